@@ -1,0 +1,38 @@
+# syntax=docker/dockerfile:1
+# astrojax on NVIDIA GPUs with CUDA 12:
+#   docker build -t astrojax .
+#   docker run --gpus all -v "$PWD/runs:/app/runs" astrojax --config configs/llm.py
+
+FROM nvidia/cuda:12.9.1-base-ubuntu24.04 AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3.12 python3.12-venv \
+    && rm -rf /var/lib/apt/lists/*
+RUN python3.12 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1
+WORKDIR /app
+# Dependencies first: they change less often than the code, so that the layer is kept between builds.
+COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY astrojax/__init__.py astrojax/__init__.py
+RUN pip install -c requirements.lock '.[cuda12,tensorboard,wandb]' && pip uninstall -y astrojax
+COPY astrojax astrojax
+RUN pip install --no-deps .
+
+FROM nvidia/cuda:12.9.1-base-ubuntu24.04
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3.12 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 astrojax
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /app
+COPY launch.py ./
+COPY configs configs
+COPY data data
+RUN mkdir runs && chown astrojax runs
+USER astrojax
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+VOLUME /app/runs
+# Healthy while the container's first process is the launcher and has not been replaced.
+HEALTHCHECK --interval=60s --timeout=30s --start-period=60s \
+    CMD ["python", "-c", "import os, sys; sys.exit(0 if b'launch.py' in open('/proc/1/cmdline', 'rb').read() else 1)"]
+ENTRYPOINT ["python", "launch.py"]
+CMD ["--config", "configs/llm.py"]

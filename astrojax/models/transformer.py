@@ -1,0 +1,282 @@
+"""The decoder-only transformer of the language task: RMSNorm, RoPE, grouped-query attention, SwiGLU.
+
+Parameter names and conventions (rotate-half rotary embedding, pre-norm, gate and up projections) are those of the
+Llama family, so its weights need no permutation. The layers are stacked on a leading axis and scanned over.
+"""
+
+import dataclasses
+import functools
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from astrojax.config import Config, Positive, PositiveFloat
+from astrojax.ops import attention as attention_ops
+from astrojax.precision import Precision
+
+# What each layer keeps for the backward pass; everything else is computed again. The policy covers every layer.
+REMAT_POLICIES = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class TransformerConfig(Config):
+    """Shape of the transformer.
+
+    Attributes:
+        num_kv_heads: key/value heads; ``num_heads`` is multi-head, 1 is multi-query attention.
+        rope_theta: base of the rotary embedding's wavelengths.
+        norm_eps: added to the mean square in RMSNorm.
+        tie_embeddings: the unembedding is the transposed embedding.
+        attention_scale: factor on the attention scores; ``head_dim ** -0.5`` where None.
+        remat: which activations a layer keeps for its backward pass (``REMAT_POLICIES``).
+        scan_unroll: layers per iteration of the scan; more run faster and compile slower.
+    """
+
+    vocab_size: Positive
+    num_layers: Positive
+    d_model: Positive
+    d_ff: Positive
+    num_heads: Positive
+    num_kv_heads: Positive
+    head_dim: Annotated[int, msgspec.Meta(ge=2, multiple_of=2)]
+    rope_theta: PositiveFloat = 10_000.0
+    norm_eps: PositiveFloat = 1e-5
+    tie_embeddings: bool = False
+    attention_scale: PositiveFloat | None = None
+    attention: attention_ops.Implementation = "auto"
+    remat: Literal["none", "dots", "full"] = "full"
+    scan_unroll: Positive = 1
+    precision: Precision = Precision()
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerSharding:
+    """Where each array lives. Weights are split on their major dimensions: with the last one split, XLA keeps a
+    transposed copy of the whole stack."""
+
+    embed_vd: P = P(("fsdp", "tensor"), None)
+    head_dv: P = P("fsdp", "tensor")
+    qkv_do: P = P("fsdp", "tensor")
+    o_od: P = P(("tensor", "fsdp"), None)
+    up_df: P = P("fsdp", "tensor")
+    down_fd: P = P(("tensor", "fsdp"), None)
+    act_btd: P = P(("data", "fsdp"), None, None)
+    act_bto: P = P(("data", "fsdp"), None, "tensor")
+    act_btnh: P = P(("data", "fsdp"), None, "tensor", None)
+    act_bt: P = P(("data", "fsdp"), None)
+
+
+SHARDING = TransformerSharding()
+
+
+def check_mesh(config: TransformerConfig, mesh_shape: dict[str, int]) -> None:
+    """Checks that every split dimension divides.
+
+    Raises:
+        ValueError: names the field and the mesh axes that do not fit.
+    """
+    fsdp, tensor = mesh_shape["fsdp"], mesh_shape["tensor"]
+    for field, size, axes, parts in (
+        ("num_heads", config.num_heads, "tensor", tensor),
+        ("num_kv_heads", config.num_kv_heads, "tensor", tensor),
+        ("d_model", config.d_model, "fsdp", fsdp),
+        ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
+        ("num_heads * head_dim", config.num_heads * config.head_dim, "fsdp * tensor", fsdp * tensor),
+        ("vocab_size", config.vocab_size, "fsdp * tensor", fsdp * tensor),
+    ):
+        if size % parts:
+            raise ValueError(f"model.{field}={size} does not split over mesh {axes}={parts}")
+
+
+def rms_norm(x: Float[Array, "... d"], scale: Float[Array, "d"], eps: float) -> Float[Array, "... d"]:
+    """``x / sqrt(mean(x^2) + eps) * scale``, the mean in float32 (Zhang and Sennrich 2019, eq. 4)."""
+    x32 = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
+    return (x32 * inverse * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+def rotary_angles(positions: Int[Array, "b t"], head_dim: int, theta: float) -> tuple[Array, Array]:
+    """Cosine and sine ``[b, t, head_dim / 2]`` of position times frequency (Su et al. 2021, eq. 15), in float32."""
+    frequencies_h = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles_bth = positions[..., None].astype(jnp.float32) * frequencies_h
+    return jnp.cos(angles_bth), jnp.sin(angles_bth)
+
+
+def rotate(x: Float[Array, "b t n h"], angles: tuple[Array, Array]) -> Float[Array, "b t n h"]:
+    """Turns the pairs ``(x[i], x[i + h / 2])`` by their angle: Llama's rotate-half convention."""
+    cos_bt1h, sin_bt1h = (a[:, :, None, :] for a in angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = (first * cos_bt1h - second * sin_bt1h, second * cos_bt1h + first * sin_bt1h)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def gathered(weight: nnx.Param, precision: Precision) -> Array:
+    """A weight in compute dtype, collected over ``fsdp`` (its ``tensor`` split stays) just before it is used."""
+    value = weight[...].astype(precision.compute_dtype)
+
+    def without_fsdp(axes):
+        if isinstance(axes, tuple):
+            axes = tuple(axis for axis in axes if axis != "fsdp")
+            return axes[0] if len(axes) == 1 else axes or None
+        return None if axes == "fsdp" else axes
+
+    return jax.sharding.reshard(value, P(*(without_fsdp(axes) for axes in jax.typeof(value).sharding.spec)))
+
+
+def linear(x: Float[Array, "b t i"], weight: nnx.Param, precision: Precision) -> Float[Array, "b t o"]:
+    """``x @ weight`` in compute dtype, summed in the accumulate dtype and left in it; ``weight`` is ``[i, o]``.
+
+    The product runs on ``[b * t, i]``: with three axes XLA's CPU backend transposes copies for the weight's gradient,
+    which makes the pair of passes 1.6 times slower.
+    """
+    b, t, i = x.shape
+    rows = jax.typeof(x).sharding.spec[0]
+    kernel = gathered(weight, precision)
+    x_ri = jnp.reshape(x, (b * t, i), out_sharding=P(rows, jax.typeof(x).sharding.spec[2]))
+    columns = jax.typeof(kernel).sharding.spec[1]
+    y_ro = jnp.einsum(
+        "ri,io->ro", x_ri, kernel, preferred_element_type=precision.accumulate_dtype, out_sharding=P(rows, columns)
+    )
+    return jnp.reshape(y_ro, (b, t, y_ro.shape[1]), out_sharding=P(rows, None, columns))
+
+
+class Attention(nnx.Module):
+    """Causal grouped-query self-attention with rotary positions."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        d, n, k, h = config.d_model, config.num_heads, config.num_kv_heads, config.head_dim
+        # The product of two projections feeds the residual stream once per sub-layer: GPT-2's depth scaling.
+        out_std = d**-0.5 / (2 * config.num_layers) ** 0.5
+        self.config = config
+        self.q_do = _normal(rngs, (d, n * h), d**-0.5, config, SHARDING.qkv_do)
+        self.k_do = _normal(rngs, (d, k * h), d**-0.5, config, SHARDING.qkv_do)
+        self.v_do = _normal(rngs, (d, k * h), d**-0.5, config, SHARDING.qkv_do)
+        self.o_od = _normal(rngs, (n * h, d), out_std, config, SHARDING.o_od)
+
+    def __call__(self, x_btd, angles, segment_ids):
+        p, h = self.config.precision, self.config.head_dim
+
+        def heads(weight):
+            y_bto = linear(x_btd, weight, p).astype(x_btd.dtype)
+            b, t, o = y_bto.shape
+            return jnp.reshape(y_bto, (b, t, o // h, h), out_sharding=SHARDING.act_btnh)
+
+        q_btnh, k_btkh, v_btkh = heads(self.q_do), heads(self.k_do), heads(self.v_do)
+        out_btnh = attention_ops.attention(
+            rotate(q_btnh, angles),
+            rotate(k_btkh, angles),
+            v_btkh,
+            causal=True,
+            segment_ids=segment_ids,
+            scale=self.config.attention_scale,
+            implementation=self.config.attention,
+        )
+        b, t, n, _ = out_btnh.shape
+        out_bto = jnp.reshape(out_btnh, (b, t, n * h), out_sharding=SHARDING.act_bto)
+        return linear(out_bto, self.o_od, p).astype(x_btd.dtype)
+
+
+class SwiGLU(nnx.Module):
+    """Gated feed-forward layer ``(silu(x gate) * (x up)) down`` (Shazeer 2020)."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        d, f = config.d_model, config.d_ff
+        self.config = config
+        self.gate_df = _normal(rngs, (d, f), d**-0.5, config, SHARDING.up_df)
+        self.up_df = _normal(rngs, (d, f), d**-0.5, config, SHARDING.up_df)
+        self.down_fd = _normal(rngs, (f, d), f**-0.5 / (2 * config.num_layers) ** 0.5, config, SHARDING.down_fd)
+
+    def __call__(self, x_btd):
+        p = self.config.precision
+        gate_btf = linear(x_btd, self.gate_df, p)
+        up_btf = linear(x_btd, self.up_df, p)
+        hidden_btf = (jax.nn.silu(gate_btf) * up_btf).astype(x_btd.dtype)
+        return linear(hidden_btf, self.down_fd, p).astype(x_btd.dtype)
+
+
+class Block(nnx.Module):
+    """One pre-norm layer."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.attention_scale_d = _ones(config)
+        self.attention = Attention(config, rngs=rngs)
+        self.mlp_scale_d = _ones(config)
+        self.mlp = SwiGLU(config, rngs=rngs)
+
+    def __call__(self, x_btd, angles, segment_ids):
+        eps = self.config.norm_eps
+        x_btd += self.attention(rms_norm(x_btd, self.attention_scale_d[...], eps), angles, segment_ids)
+        x_btd += self.mlp(rms_norm(x_btd, self.mlp_scale_d[...], eps))
+        return x_btd
+
+
+class Transformer(nnx.Module):
+    """Embedding, ``num_layers`` stacked blocks, final norm, unembedding."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        v, d = config.vocab_size, config.d_model
+        self.config = config
+        self.embed_vd = _normal(rngs, (v, d), d**-0.5 if config.tie_embeddings else 1.0, config, SHARDING.embed_vd)
+        self.blocks = jax.vmap(lambda r: Block(config, rngs=r))(rngs.split(config.num_layers))
+        self.final_scale_d = _ones(config)
+        if not config.tie_embeddings:
+            self.head_dv = _normal(rngs, (d, v), d**-0.5, config, SHARDING.head_dv)
+
+    def hidden(
+        self, tokens: Int[Array, "b t"], segment_ids: Int[Array, "b t"], positions: Int[Array, "b t"]
+    ) -> Float[Array, "b t d"]:
+        """What the unembedding reads, at every position.
+
+        Args:
+            tokens: token ids.
+            segment_ids: the document of each token; attention does not cross documents.
+            positions: the place of each token in its document.
+        """
+        config = self.config
+        embed_vd = jax.sharding.reshard(self.embed_vd[...], P(None, None))
+        x_btd = embed_vd.at[tokens].get(out_sharding=SHARDING.act_btd).astype(config.precision.compute_dtype)
+        if config.tie_embeddings:
+            x_btd *= config.d_model**0.5
+        angles = rotary_angles(positions, config.head_dim, config.rope_theta)
+
+        @functools.partial(jax.checkpoint, prevent_cse=False, policy=REMAT_POLICIES[config.remat])
+        def layer(x_btd, block):
+            return block(x_btd, angles, segment_ids), None  # never return the block: scan would stack its weights
+
+        x_btd, _ = jax.lax.scan(layer, x_btd, self.blocks, unroll=min(config.scan_unroll, config.num_layers))
+        return rms_norm(x_btd, self.final_scale_d[...], config.norm_eps)
+
+    def head(self) -> Float[Array, "d v"]:
+        """The unembedding matrix in compute dtype."""
+        if self.config.tie_embeddings:
+            embed_vd = self.embed_vd[...].astype(self.config.precision.compute_dtype)
+            return jax.sharding.reshard(embed_vd.T, P(None, "tensor"))
+        return gathered(self.head_dv, self.config.precision)
+
+    def __call__(self, tokens, segment_ids, positions) -> Float[Array, "b t v"]:
+        """Logits in float32. Training and scoring go through :mod:`astrojax.ops.cross_entropy` instead."""
+        x_btd = self.hidden(tokens, segment_ids, positions)
+        return jnp.einsum("btd,dv->btv", x_btd, self.head(), preferred_element_type=jnp.float32)
+
+
+def _normal(rngs: nnx.Rngs, shape, std: float, config: TransformerConfig, spec: P) -> nnx.Param:
+    # Drawn in float32 and rounded, so that every params dtype starts from the same weights.
+    value = jax.nn.initializers.normal(std)(rngs.params(), shape, jnp.float32, out_sharding=spec)
+    return nnx.Param(value.astype(config.precision.params_dtype))
+
+
+def _ones(config: TransformerConfig) -> nnx.Param:
+    return nnx.Param(jnp.ones((config.d_model,), config.precision.params_dtype, out_sharding=P(None)))

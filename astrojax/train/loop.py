@@ -1,0 +1,347 @@
+"""The one training loop: any task, any mesh, resumable at every step."""
+
+import contextlib
+import datetime
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import msgspec
+import numpy as np
+from jax.experimental import multihost_utils
+
+from astrojax import config as configs
+from astrojax.errors import RequestError, RunError
+from astrojax.parallel.mesh import make_mesh
+from astrojax.parallel.sharding import BATCH, abstract_arrays, num_elements, put_batch
+from astrojax.train.checkpoint import Checkpoints
+from astrojax.train.metrics import MetricsWriter, Progress, device_memory, format_seconds, write_atomically
+from astrojax.train.optimizers import make_optimizer, make_schedule
+from astrojax.train.step import TrainState, init_state, make_train_step
+from astrojax.train.task import RESUMABLE_CHANGES, RunConfig, Task
+
+# Steps of the process, counted from its first, that a profile covers: late enough to be past compilation.
+PROFILED_STEPS = range(4, 8)
+
+
+class Outcome(NamedTuple):
+    """How a call of :func:`train` ended.
+
+    Attributes:
+        step: updates made in all.
+        params: the last parameters.
+        mesh: where they live.
+        stopped_by: the signal that ended the run before its last step, if one did.
+        seconds: wall-clock time of this call's training, without compilation.
+        compile_seconds: time until the first step had been compiled and made.
+    """
+
+    step: int
+    params: Any
+    mesh: jax.sharding.Mesh
+    stopped_by: str | None
+    seconds: float
+    compile_seconds: float
+
+
+def checkpoint_directory(workdir: Path, config: RunConfig) -> str:
+    """Where the run's checkpoints are: absolute, as Orbax wants it, or a URL."""
+    return config.checkpoint.directory or str((workdir / "checkpoints").absolute())
+
+
+def prepare(task: Task, workdir: Path) -> None:
+    """Makes ``workdir`` the home of this run, with its data prepared once, and opens the data in every process.
+
+    ``config.json`` is written last: a workdir without it is not a run yet, and is prepared from the start.
+
+    Raises:
+        RequestError: the workdir belongs to a run of another configuration, or cannot be written.
+    """
+    if jax.process_index() == 0:
+        file = workdir / "config.json"
+        if file.exists():
+            check_same_run(configs.from_json(file.read_bytes(), type(task.config)), task, workdir)
+        else:
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RequestError(f"--workdir: cannot make {workdir}: {error.strerror or error}") from error
+            task.prepare(workdir)
+        write_atomically(file, configs.to_json(task.config))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("prepared")
+    task.open(workdir)
+
+
+def check_same_run(existing: RunConfig, task: Task, workdir: Path) -> None:
+    """Refuses a task that is not the run whose configuration the workdir holds.
+
+    Raises:
+        RequestError: names the first field that differs.
+    """
+    changed = configs.differences(existing, task.config, RESUMABLE_CHANGES + task.resumable_changes)
+    if changed:
+        field, (old, new) = next(iter(changed.items()))
+        more = f" (and {len(changed) - 1} more fields)" if len(changed) > 1 else ""
+        raise RequestError(f"{workdir} holds a run with {field}={old}, not {new}{more}; choose another --workdir")
+
+
+def train(task: Task, workdir: Path, *, profile: bool = False, devices: list[jax.Device] | None = None) -> Outcome:
+    """Trains ``task`` to its last step, from the newest readable checkpoint in ``workdir`` if there is one.
+
+    SIGTERM and SIGINT save and return. A resumed run is bit-identical to one never stopped: the state, the place in
+    the data and the random keys are all functions of the step.
+
+    Args:
+        task: what to train.
+        workdir: holds everything about the run; made if missing.
+        profile: write a trace of a few steady steps for TensorBoard.
+        devices: what to train on; all devices where not given.
+
+    Raises:
+        RequestError: the request does not fit the machine or the workdir.
+        RunError: too many non-finite steps in a row, or a checkpoint could not be written.
+    """
+    config = task.config
+    mesh = make_mesh(config.mesh, devices)
+    _check_batch(config, mesh)
+    prepare(task, workdir)
+    with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
+        optimizer = make_optimizer(config.optimizer, config.train.steps)
+        schedule = make_schedule(config.optimizer, config.train.steps)
+        abstract = jax.eval_shape(lambda: init_state(task, optimizer, config.train.seed))
+        checkpoints = Checkpoints(checkpoint_directory(workdir, config), config.checkpoint)
+        stack.callback(checkpoints.close)
+        data = iter(task.training_data())
+        restored = checkpoints.resume(abstract_arrays(abstract, mesh))
+        if restored is None:
+            state = jax.jit(lambda: init_state(task, optimizer, config.train.seed))()
+            start = 0
+        else:
+            start, state, data_state = restored
+            data.set_state(data_state)
+        _announce(task, workdir, mesh, abstract, start)
+        if start >= config.train.steps:
+            return Outcome(start, state.params, mesh, None, 0.0, 0.0)
+        writer = MetricsWriter(workdir, config.logging, start_step=start, run_config=msgspec.to_builtins(config))
+        stack.callback(writer.close)
+        stop = stack.enter_context(_StopSignal())
+        run = _Run(task, workdir, mesh, checkpoints, writer, stop, start, profile)
+        step_fn = jax.jit(make_train_step(task, optimizer, schedule), donate_argnums=0)
+        return run.loop(state, data, step_fn)
+
+
+class _Run:
+    """The loop's bookkeeping: what is logged, measured and saved after which step."""
+
+    def __init__(self, task, workdir, mesh, checkpoints, writer, stop, start, profile):
+        self.task, self.config, self.workdir, self.mesh = task, task.config, workdir, mesh
+        self.checkpoints, self.writer, self.stop, self.start = checkpoints, writer, stop, start
+        self.progress = Progress(self.config.train.steps, start, task.unit)
+        self.profile = PROFILED_STEPS if profile else ()
+        self.first_bad: tuple[int, list[str]] | None = None
+        self.warned = False
+        # Pace since the last record; the time spent on validation and compilation does not count.
+        self.clock, self.clock_step = None, start
+
+    def loop(self, state: TrainState, data, step_fn) -> Outcome:
+        train = self.config.train
+        began = time.monotonic()
+        first_done = None
+        pending = None
+        try:
+            for step in range(self.start + 1, train.steps + 1):
+                self._trace(step - self.start)
+                batch = put_batch(next(data), self.mesh)
+                state, metrics = step_fn(state, batch)
+                # Step n is running; n - 1 is done, so reading its metrics does not hold up the device.
+                if pending is not None:
+                    self._record(*pending)
+                pending = (step, metrics)
+                last = step == train.steps
+                save = last or self.checkpoints.due(step)
+                validate = last or step % train.validate_every == 0
+                stopping = self._stopping(step)
+                if first_done is None:
+                    jax.block_until_ready(metrics)
+                    first_done = time.monotonic()
+                    self.clock, self.clock_step = first_done, step
+                if save or validate or stopping:
+                    measured = self._record(*pending, state.params if validate else None)
+                    pending = None
+                if save or stopping:
+                    self._save(step, state, data, measured)
+                if stopping:
+                    break
+        finally:
+            self._trace(None)
+            self.progress.end_line()
+        self.checkpoints.wait()
+        return Outcome(
+            step=step,
+            params=state.params,
+            mesh=self.mesh,
+            stopped_by=None if step == train.steps else self.stop.name,
+            seconds=time.monotonic() - first_done,
+            compile_seconds=first_done - began,
+        )
+
+    def _record(self, step: int, metrics: dict[str, Any], params: Any = None) -> dict[str, float]:
+        """Logs a finished step if it is due; validates ``params`` if given. Returns what validation measured."""
+        skipped_in_a_row = int(metrics["skipped_in_a_row"])
+        if skipped_in_a_row:
+            self._note_skip(step, skipped_in_a_row, metrics["nonfinite"])
+        else:
+            self.first_bad = None
+        if step % self.config.train.log_every and params is None:
+            return {}
+        record = {
+            "step": step,
+            "loss": float(metrics["loss"]),
+            "grad_norm": float(metrics["grad_norm"]),
+            "learning_rate": float(metrics["learning_rate"]),
+            "skipped": int(metrics["skipped"]),
+        }
+        rate = self._rate(step)
+        memory = device_memory()
+        record |= {
+            f"{self.task.unit}_per_second": rate and round(rate, 1),
+            "memory_in_use_bytes": memory["in_use"],
+            "memory_peak_bytes": memory["peak"],
+        }
+        self._warn_of_memory(memory)
+        measured = {}
+        if params is not None:
+            measured = self.task.validate(params, self.mesh)
+            self.clock = time.monotonic()
+        self.writer.write(record | measured)
+        self.progress.show(step, record["loss"], rate, record["skipped"])
+        if measured:
+            self.progress.end_line()
+            self._say("  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items()))
+        return measured
+
+    def _rate(self, step: int) -> float | None:
+        """Units per second since the last record."""
+        now = time.monotonic()
+        steps, seconds = step - self.clock_step, now - (self.clock or now)
+        self.clock, self.clock_step = now, step
+        if steps <= 0 or seconds <= 0:
+            return None
+        return steps * self.config.train.batch_size * self.task.units_per_example / seconds
+
+    def _note_skip(self, step: int, in_a_row: int, nonfinite: Any) -> None:
+        if self.first_bad is None:
+            bad = [
+                jax.tree_util.keystr(path, simple=True, separator=".")
+                for path, flag in jax.tree_util.tree_leaves_with_path(nonfinite)
+                if flag
+            ]
+            self.first_bad = (step, bad)
+            self.progress.end_line()
+            self._say(f"step {step} skipped: {_where(bad)}")
+        if in_a_row >= self.config.train.max_skipped_steps:
+            step, bad = self.first_bad
+            raise RunError(
+                f"stopped after {in_a_row} non-finite steps in a row; the first was step {step}: {_where(bad)}"
+            )
+
+    def _warn_of_memory(self, memory: dict[str, float]) -> None:
+        limit = self.config.train.memory_warning_fraction * memory["limit"]
+        if memory["limit"] and memory["peak"] > limit and not self.warned:
+            self.warned = True
+            self.progress.end_line()
+            self._say(
+                f"warning: peak memory {memory['peak'] / 2**30:.2f} GiB is over "
+                f"{self.config.train.memory_warning_fraction:.0%} of the device's {memory['limit'] / 2**30:.2f} GiB"
+            )
+
+    def _save(self, step: int, state: TrainState, data, measured: dict[str, float]) -> None:
+        self.checkpoints.save(step, state, data.get_state(), measured)
+
+    def _stopping(self, step: int) -> bool:
+        """Whether a signal asks to stop; processes agree on it, at the steps that are logged."""
+        if jax.process_count() == 1:
+            return self.stop.name is not None
+        if step % self.config.train.log_every:
+            return False
+        return bool(np.any(multihost_utils.process_allgather(np.asarray(self.stop.name is not None))))
+
+    def _trace(self, steps_here: int | None) -> None:
+        """Starts and stops the profiler around the profiled steps; None stops it in any case."""
+        if not self.profile:
+            return
+        if steps_here == self.profile.start:
+            jax.profiler.start_trace(str(self.workdir / "tensorboard"))
+        elif steps_here == self.profile.stop:
+            jax.profiler.stop_trace()
+            self.progress.end_line()
+            self._say(f"profile of steps {self.profile.start} to {self.profile.stop - 1} in {self.workdir}/tensorboard")
+            self.profile = ()
+        elif steps_here is None:
+            with contextlib.suppress(RuntimeError):
+                jax.profiler.stop_trace()
+            self._say(f"no profile: the run ended before step {self.profile.stop} of this process")
+
+    def _say(self, line: str) -> None:
+        if jax.process_index() == 0:
+            print(line, flush=True)
+
+
+class _StopSignal:
+    """Notes SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
+
+    def __init__(self):
+        self.name: str | None = None
+
+    def __enter__(self) -> "_StopSignal":
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _):
+        if self.name and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+
+
+def _check_batch(config: RunConfig, mesh: jax.sharding.Mesh) -> None:
+    size = config.train.microbatch_size or config.train.batch_size
+    shards = int(np.prod([mesh.shape[axis] for axis in BATCH]))
+    if size % shards:
+        field = "microbatch_size" if config.train.microbatch_size else "batch_size"
+        raise RequestError(f"train.{field}={size} does not split over the mesh's {shards} data and fsdp devices")
+
+
+def _announce(task: Task, workdir: Path, mesh: jax.sharding.Mesh, abstract: TrainState, start: int) -> None:
+    if jax.process_index():
+        return
+    devices = mesh.devices.ravel()
+    shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    where = f"{len(devices)} {devices[0].device_kind} device(s), mesh {shape}"
+    print(f"{num_elements(abstract.params) / 1e6:,.1f}M parameters on {where}; workdir {workdir}")
+    if start:
+        print(f"resuming after step {start}")
+
+
+def _where(bad: list[str]) -> str:
+    if not bad:
+        return "the loss is not finite"
+    return f"non-finite gradients of {', '.join(bad[:4])}" + (f" and {len(bad) - 4} more" if len(bad) > 4 else "")
+
+
+def summary(outcome: Outcome) -> str:
+    """One line on how the training went."""
+    spent = f"{format_seconds(outcome.seconds)} of training, {format_seconds(outcome.compile_seconds)} of compilation"
+    if outcome.stopped_by:
+        now = datetime.datetime.now().strftime("%H:%M")
+        return f"{outcome.stopped_by} at {now}: saved step {outcome.step}; the same command continues ({spent})"
+    return f"trained to step {outcome.step} ({spent})"

@@ -1,0 +1,168 @@
+"""Optimizers and learning-rate schedules: a typed choice in the configuration, optax underneath."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+
+
+class OptimizerConfig(Config, tag_field="kind"):
+    """What all optimizers share.
+
+    Attributes:
+        peak_lr: the highest learning rate.
+        schedule: its course: ``cosine`` falls to the end, ``one_cycle`` rises and falls as cosines (Smith and Topin
+            2017), ``warm_restarts`` repeats ``cycles`` cosine falls (Loshchilov and Hutter 2016), each with its
+            warm-up; ``constant`` stays.
+        warmup_steps: linear rise at the start (of each cycle); for ``one_cycle`` the length of its rise.
+        final_lr_fraction: the last learning rate over ``peak_lr``.
+        cycles: number of cosine falls of ``warm_restarts``.
+        weight_decay: decoupled decay of every weight but scales and biases, times the learning rate.
+        clip_norm: gradients are scaled down to this global norm; None leaves them.
+    """
+
+    peak_lr: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine", "one_cycle", "warm_restarts"] = "cosine"
+    warmup_steps: NonNegative = 100
+    final_lr_fraction: Fraction = 0.1
+    cycles: Positive = 3
+    weight_decay: NonNegativeFloat = 0.1
+    clip_norm: PositiveFloat | None = 1.0
+
+
+class AdamW(OptimizerConfig, tag="adamw"):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
+
+    b1: Fraction = 0.9
+    b2: Fraction = 0.95
+    eps: PositiveFloat = 1e-8
+
+
+class Lion(OptimizerConfig, tag="lion"):
+    """Sign of an interpolated momentum (Chen et al. 2023): a third of AdamW's rate, three times its decay."""
+
+    peak_lr: PositiveFloat = 3e-4
+    weight_decay: NonNegativeFloat = 0.3
+    b1: Fraction = 0.9
+    b2: Fraction = 0.99
+
+
+class Sophia(OptimizerConfig, tag="sophia"):
+    """Clipped momentum over a Hutchinson estimate of the Hessian's diagonal (Liu et al. 2023, Sophia-H)."""
+
+    peak_lr: PositiveFloat = 5e-4
+    weight_decay: NonNegativeFloat = 0.2
+    b1: Fraction = 0.965
+    b2: Fraction = 0.99
+    gamma: PositiveFloat = 0.01
+    hessian_every: Positive = 10
+
+
+class Adafactor(OptimizerConfig, tag="adafactor"):
+    """Factored second moments, updates clipped by their root mean square, no momentum (Shazeer and Stern 2018)."""
+
+    peak_lr: PositiveFloat = 3e-3
+    weight_decay: NonNegativeFloat = 0.1
+    decay_rate: Fraction = 0.8
+    min_dim_size_to_factor: Positive = 128
+
+
+Optimizer = AdamW | Lion | Sophia | Adafactor
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate of each step of a run of ``steps``."""
+    peak, final, warmup = config.peak_lr, config.peak_lr * config.final_lr_fraction, min(config.warmup_steps, steps)
+    # The warm-up's first step already moves: a rate of zero would waste one update.
+    rise = optax.linear_schedule(peak / max(warmup, 1), peak, max(warmup - 1, 1))
+    if config.schedule == "constant":
+        return optax.join_schedules([rise, optax.constant_schedule(peak)], [warmup])
+    if config.schedule == "warm_restarts":
+        length = max(-(-steps // config.cycles), 1)
+        warmup = min(warmup, length)
+        cycle = optax.join_schedules([rise, _fall(peak, final, length - warmup)], [warmup])
+        return optax.join_schedules([cycle] * config.cycles, [length * i for i in range(1, config.cycles)])
+    if config.schedule == "one_cycle":
+        mirrored = _fall(peak, peak / 25, warmup)
+        return optax.join_schedules(
+            [lambda step: peak + peak / 25 - mirrored(step), _fall(peak, final, steps - warmup)], [warmup]
+        )
+    return optax.join_schedules([rise, _fall(peak, final, steps - warmup)], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Clipping, the optimizer, decoupled decay and the schedule as one transformation.
+
+    Its ``update`` takes ``obj_fn``, the loss as a function of the parameters alone, which Sophia differentiates twice.
+    """
+    schedule = make_schedule(config, steps)
+    if isinstance(config, AdamW):
+        tx = optax.adamw(schedule, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed)
+    elif isinstance(config, Lion):
+        tx = optax.lion(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed)
+    elif isinstance(config, Sophia):
+        tx = optax.contrib.sophia(
+            schedule,
+            config.b1,
+            config.b2,
+            weight_decay=config.weight_decay,
+            weight_decay_mask=decayed,
+            gamma=config.gamma,
+            update_interval=config.hessian_every,
+            hessian_diagonal_fn=hutchinson_diagonal(),
+        )
+    else:
+        tx = optax.chain(
+            optax.scale_by_factored_rms(
+                decay_rate=config.decay_rate, min_dim_size_to_factor=config.min_dim_size_to_factor
+            ),
+            optax.clip_by_block_rms(1.0),
+            optax.add_decayed_weights(config.weight_decay, mask=decayed),
+            optax.scale_by_learning_rate(schedule),
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), tx) if config.clip_norm else tx
+
+
+def decayed(params):
+    """Which parameters decay: all but those whose name has ``scale`` or ``bias`` in it."""
+
+    def is_decayed(path, _):
+        return not any(word in str(path[-1]) for word in ("scale", "bias"))
+
+    return jax.tree_util.tree_map_with_path(is_decayed, params)
+
+
+class HutchinsonState(NamedTuple):
+    count: jax.Array
+
+
+def hutchinson_diagonal() -> optax.GradientTransformationExtraArgs:
+    """Estimates the Hessian's diagonal as ``u * (H u)`` with random signs ``u`` (Liu et al. 2023, eq. 6).
+
+    Like optax's own, but the signs are drawn in each parameter's sharding, and from a counter instead of a stored key.
+    """
+
+    def init(params):
+        del params
+        return HutchinsonState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None, *, obj_fn, **_):
+        del updates
+        leaves, treedef = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), state.count), len(leaves))
+        signs = treedef.unflatten(
+            jax.sharding.reshard(jax.random.rademacher(key, leaf.shape, leaf.dtype), jax.typeof(leaf).sharding.spec)
+            for key, leaf in zip(keys, leaves, strict=True)
+        )
+        product = jax.jvp(jax.grad(obj_fn), (params,), (signs,))[1]
+        return jax.tree.map(jnp.multiply, signs, product), HutchinsonState(state.count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _fall(start: float, end: float, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(start, max(steps, 1), end / start)

@@ -1,0 +1,120 @@
+"""One update of the parameters: accumulate, clip, guard, apply."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from astrojax.train.task import Batch, Params, Task
+
+Metrics = dict[str, Any]
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes.
+
+    Attributes:
+        step: updates attempted so far.
+        params: the weights.
+        opt_state: the optimizer's statistics.
+        skipped: steps that changed nothing because loss or gradient was not finite.
+        skipped_in_a_row: the length of the current series of such steps.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+
+def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step. Traceable: ``jax.eval_shape`` gives its shapes and shardings for free."""
+    params = task.init(jax.random.key(seed))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, optimizer.init(params), zero, zero)
+
+
+def make_train_step(
+    task: Task, optimizer: optax.GradientTransformationExtraArgs, schedule: optax.Schedule
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Builds the step: ``(state, batch) -> (state, metrics)``, to be compiled with the state donated.
+
+    Gradients of the micro-batches are summed in float32 and divided by the batch's whole weight, so that accumulation
+    changes nothing but rounding. Where loss or gradient is not finite the state stays and the step is counted.
+
+    Metrics: ``loss``, ``grad_norm``, ``learning_rate``, ``skipped``, ``skipped_in_a_row``, and ``nonfinite``, which
+    holds for every parameter whether its gradient was non-finite.
+    """
+    config = task.config.train
+    micro_batches = config.batch_size // (config.microbatch_size or config.batch_size)
+
+    def gradients(params: Params, batch: Batch, key: jax.Array):
+        grad = jax.value_and_grad(task.loss, has_aux=True)
+        if micro_batches == 1:
+            (loss, weight), grads = grad(params, batch, key)
+        else:
+
+            def accumulate(total, xs):
+                index, micro_batch = xs
+                (loss, weight), grads = grad(params, micro_batch, jax.random.fold_in(key, index))
+                return jax.tree.map(jnp.add, total, ((loss, weight), grads)), None
+
+            zero = jnp.zeros((), jnp.float32)
+            zeros = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+            xs = (jnp.arange(micro_batches), split_batch(batch, micro_batches))
+            ((loss, weight), grads), _ = jax.lax.scan(accumulate, ((zero, zero), zeros), xs)
+        weight = jnp.maximum(weight, 1e-9)
+        return loss / weight, jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        loss, grads = gradients(state.params, batch, key)
+
+        def objective(params):
+            total, weight = task.loss(params, batch, key)
+            return total / jnp.maximum(weight, 1e-9)
+
+        squares = jax.tree.map(lambda g: jnp.sum(jnp.square(g.astype(jnp.float32))), grads)
+        grad_norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, obj_fn=objective)
+        params = optax.apply_updates(state.params, updates)
+
+        keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+        skip = jnp.where(finite, 0, 1)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=keep(params, state.params),
+            opt_state=keep(opt_state, state.opt_state),
+            skipped=state.skipped + skip,
+            skipped_in_a_row=(state.skipped_in_a_row + 1) * skip,
+        )
+        metrics = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": jnp.asarray(schedule(state.step - state.skipped), jnp.float32),
+            "skipped": new_state.skipped,
+            "skipped_in_a_row": new_state.skipped_in_a_row,
+            "nonfinite": jax.tree.map(lambda s: ~jnp.isfinite(s), squares),
+        }
+        return new_state, metrics
+
+    return train_step
+
+
+def split_batch(batch: Batch, micro_batches: int) -> Batch:
+    """``[b, ...]`` as ``[micro_batches, b / micro_batches, ...]``: micro-batch ``i`` takes every such row from the
+    ``i``-th on, so that each device cuts its own rows and none of them moves."""
+
+    def split(x):
+        spec = jax.typeof(x).sharding.spec
+        shape = (x.shape[0] // micro_batches, micro_batches, *x.shape[1:])
+        x = jnp.reshape(x, shape, out_sharding=P(spec[0], None, *spec[1:]))
+        return jnp.moveaxis(x, 1, 0)
+
+    return jax.tree.map(split, batch)
