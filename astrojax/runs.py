@@ -11,7 +11,7 @@ from astrojax.errors import RequestError
 from astrojax.parallel.mesh import make_mesh
 from astrojax.parallel.sharding import abstract_arrays
 from astrojax.tasks import make_task, read_config
-from astrojax.train.checkpoint import Checkpoints
+from astrojax.train.checkpoint import SKIP, Checkpoints
 from astrojax.train.loop import check_same_run, checkpoint_directory
 from astrojax.train.metrics import read_metrics
 from astrojax.train.optimizers import make_optimizer
@@ -81,6 +81,8 @@ def load_run(
     with jax.set_mesh(mesh):
         optimizer = make_optimizer(config.optimizer, config.train.steps)
         abstract = abstract_arrays(jax.eval_shape(lambda: init_state(task, optimizer, config.train.seed)), mesh)
+        # Only the weights are read: the optimizer's statistics may be twice as large.
+        abstract = abstract._replace(opt_state=jax.tree.map(lambda _: SKIP, abstract.opt_state))
         checkpoints = Checkpoints(checkpoint_directory(workdir, config), config.checkpoint)
         try:
             step, state = checkpoints.read(step, abstract)

@@ -26,19 +26,19 @@ def tiny() -> LanguageConfig:
         model=TransformerConfig(
             vocab_size=4096,
             num_layers=4,
-            d_model=256,
-            d_ff=768,
+            d_model=192,
+            d_ff=512,
             num_heads=4,
             num_kv_heads=2,
-            head_dim=64,
+            head_dim=48,
             remat="none",
             scan_unroll=4,
             precision=Precision(compute="float32"),
         ),
         data=TextConfig(seq_len=256),
-        optimizer=AdamW(peak_lr=2e-3, warmup_steps=50),
-        train=TrainConfig(steps=1000, batch_size=8, validate_every=250),
-        checkpoint=CheckpointConfig(every_steps=250),
+        optimizer=AdamW(peak_lr=3e-3, warmup_steps=100),
+        train=TrainConfig(steps=1400, batch_size=8, validate_every=350),
+        checkpoint=CheckpointConfig(every_steps=350),
     )
 
 

@@ -30,6 +30,7 @@ SMALL = {
     "model.num_heads": "4",
     "model.num_kv_heads": "2",
     "model.head_dim": "16",
+    "model.scan_unroll": "1",
     "data.seq_len": "64",
     "train.batch_size": "8",
     "train.steps": "12",

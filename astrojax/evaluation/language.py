@@ -5,6 +5,7 @@ import itertools
 import json
 import lzma
 import math
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from astrojax.data import corpus
 from astrojax.data.questions import Question, choice_windows, read_questions
 from astrojax.data.token_store import TokenStore, write_token_store
 from astrojax.evaluation.plots import plot_learning_curve
-from astrojax.train.metrics import read_metrics, write_atomically
+from astrojax.train.metrics import read_metrics, say, write_atomically
 
 
 def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
@@ -28,31 +29,40 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     """
     data = task.config.data
     folder = workdir / "eval"
-    if data.eval_path:
-        documents = corpus.read_documents(data.eval_path)
-        store = write_token_store(folder / "text", documents, task.tokenizer)
-    else:
-        store = task.stores["heldout"]
-    print(f"scoring {len(store)} documents, {store.num_bytes.sum():,} bytes", flush=True)
-    nats, tokens = task.score_documents(params, mesh, store, overlap=data.seq_len // 2)
-    train = task.stores["train"]
-    baselines = _baselines(folder, train, store, task.tokenizer)
-    metrics = {
-        "step": step,
-        "text": data.eval_path or "held-out split",
-        "bytes": int(store.num_bytes.sum()),
-        "bits_per_byte": nats / math.log(2) / float(store.num_bytes.sum()),
-        "perplexity": math.exp(nats / tokens),
-        "tokens": tokens,
-        **baselines,
-    }
-    if data.questions_path:
-        metrics |= answer_questions(task, params, mesh, read_questions(data.questions_path))
+    questions = read_questions(data.questions_path) if data.questions_path else []
+    with tempfile.TemporaryDirectory() as scratch:
+        if data.eval_path:
+            store = write_token_store(Path(scratch) / "text", corpus.read_documents(data.eval_path), task.tokenizer)
+        else:
+            store = task.stores["heldout"]
+        metrics = {
+            "step": step,
+            "text": data.eval_path or "held-out split",
+            **score_text(task, params, mesh, store),
+        }
+        if questions:
+            metrics |= answer_questions(task, params, mesh, questions)
+        if jax.process_index() == 0:
+            metrics |= _baselines(folder, task.stores["train"], store, task.tokenizer)
     if jax.process_index() == 0:
         write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2).encode() + b"\n")
+        train = task.stores["train"]
         bits_per_nat = train.num_tokens / math.log(2) / float(train.num_bytes.sum())
         plot_learning_curve(folder / "learning_curve.png", read_metrics(workdir), metrics, bits_per_nat)
     return metrics
+
+
+def score_text(task, params, mesh: jax.sharding.Mesh, store: TokenStore) -> dict[str, Any]:
+    """Bits per byte and perplexity of a store of documents. The model also pays for each document's end."""
+    num_bytes = int(store.num_bytes.sum())
+    say(f"scoring {len(store)} documents, {num_bytes:,} bytes")
+    nats, tokens = task.score_documents(params, mesh, store, overlap=task.config.data.seq_len // 2)
+    return {
+        "bytes": num_bytes,
+        "tokens": tokens,
+        "bits_per_byte": nats / math.log(2) / num_bytes,
+        "perplexity": math.exp(nats / tokens),
+    }
 
 
 def answer_questions(task, params, mesh: jax.sharding.Mesh, questions: list[Question]) -> dict[str, Any]:
@@ -60,7 +70,7 @@ def answer_questions(task, params, mesh: jax.sharding.Mesh, questions: list[Ques
     lengths = np.asarray([len(choice.encode()) for q in questions for choice in q.choices])
     scores = np.zeros(len(lengths))
     windows = choice_windows(questions, task.tokenizer, seq_len=task.config.data.seq_len)
-    print(f"answering {len(questions)} questions", flush=True)
+    say(f"answering {len(questions)} questions")
     for log_likelihood_bt, batch in task.score_windows(params, mesh, windows):
         scored = batch["loss_mask"] > 0
         np.add.at(scores, batch["choice_ids"][scored], log_likelihood_bt[scored])
@@ -121,7 +131,7 @@ def _baselines(folder: Path, train: TokenStore, test: TokenStore, tokenizer) -> 
     file = folder / "baselines.json"
     if file.exists() and (kept := json.loads(file.read_text()))["of"] == key:
         return kept["baselines"]
-    print("compressing the same text with xz for comparison", flush=True)
+    say("compressing the same text with xz for comparison")
     baselines = {
         "xz_bits_per_byte": xz_bits_per_byte(texts[1]),
         "xz_primed_bits_per_byte": xz_bits_per_byte(texts[1], primed_with=texts[0]),

@@ -20,6 +20,7 @@ from astrojax.models.transformer import Transformer, TransformerConfig, check_me
 from astrojax.ops.cross_entropy import cross_entropy, token_log_likelihood
 from astrojax.parallel.mesh import UNIT_MESH
 from astrojax.parallel.sharding import put_batch
+from astrojax.train.metrics import say
 from astrojax.train.task import Batch, Params, RunConfig
 
 # Logits exist for about this many tokens at a time; on a CPU smaller chunks stay in cache.
@@ -66,7 +67,7 @@ class LanguageTask:
 
     def prepare(self, workdir: Path) -> None:
         data = self.config.data
-        print(f"reading {data.path}", flush=True)
+        say(f"reading {data.path}")
         documents = _by_split(data.path)
         if data.tokenizer_path:
             tokens = tokenizer.load_tokenizer(data.tokenizer_path)
@@ -77,7 +78,7 @@ class LanguageTask:
             raise RequestError(f"model.vocab_size={self.config.model.vocab_size} is less than the tokenizer's {size}")
         for split in _SPLITS:
             store = write_token_store(workdir / "data" / split, documents(split, whole=True), tokens)
-            print(f"{split}: {len(store)} documents, {store.num_tokens:,} tokens, {store.num_bytes.sum():,} bytes")
+            say(f"{split}: {len(store)} documents, {store.num_tokens:,} tokens, {store.num_bytes.sum():,} bytes")
             if split == "heldout" and not len(store) and not data.eval_path:
                 raise RequestError(
                     f"{data.path}: no document fell into the held-out split; name a text with --config.data.eval_path"

@@ -15,7 +15,10 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from astrojax.errors import RequestError, RunError
+from astrojax.train.metrics import say
 from astrojax.train.task import CheckpointConfig
+
+SKIP = ocp.PLACEHOLDER  # Stands for a leaf that need not be read.
 
 
 class Checkpoints:
@@ -42,10 +45,13 @@ class Checkpoints:
         self._last_save = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Whether the step count or the clock asks for a checkpoint after ``step``."""
+        """Whether ``step`` is one to save after."""
+        return step % self._config.every_steps == 0
+
+    def overdue(self) -> bool:
+        """Whether the clock asks for a checkpoint."""
         minutes = (time.monotonic() - self._last_save) / 60
-        by_clock = self._config.every_minutes is not None and minutes >= self._config.every_minutes
-        return step % self._config.every_steps == 0 or by_clock
+        return self._config.every_minutes is not None and minutes >= self._config.every_minutes
 
     def save(self, step: int, state: Any, data_state: Any, metrics: dict[str, float]) -> None:
         """Copies the state off the device and writes it while training goes on.
@@ -101,6 +107,7 @@ class Checkpoints:
         Args:
             step: which checkpoint.
             abstract_state: shapes, dtypes and shardings to restore onto; the mesh may differ from the saving run's.
+                Leaves that are ``SKIP`` are not read.
 
         Raises:
             Exception: whatever Orbax says of a checkpoint it cannot read.
@@ -148,7 +155,7 @@ class Checkpoints:
             RunError: there are checkpoints and none of them can be read.
         """
         for name in self._unfinished():
-            print(f"checkpoint {name} was still being written when the run ended; it is ignored")
+            say(f"checkpoint {name} was still being written when the run ended; it is ignored")
         if not self.steps():
             return None
         step, state, data_state, unreadable = self._newest_readable(abstract_state)
@@ -162,7 +169,7 @@ class Checkpoints:
             try:
                 return step, *self.load(step, abstract_state), unreadable
             except Exception as error:  # Orbax and TensorStore raise many kinds, and a damaged file may cause any.
-                print(f"checkpoint {step} cannot be read: {_reason(error)}")
+                say(f"checkpoint {step} cannot be read: {_reason(error)}")
                 unreadable.append(step)
         raise RunError(f"none of the checkpoints {unreadable} in {self._directory} can be read; they are left there")
 
@@ -184,7 +191,7 @@ class Checkpoints:
             aside = Path(self._directory).with_name("unreadable-checkpoints") / f"{step}-{int(time.time())}"
             aside.parent.mkdir(exist_ok=True)
             shutil.move(Path(self._directory) / str(step), aside)
-            print(f"moved it to {aside}")
+            say(f"moved it to {aside}")
         self._checkpointer.reload()
 
     def _failure(self, step: int, error: Exception) -> RunError:
@@ -201,13 +208,20 @@ def _reason(error: BaseException) -> str:
 
 
 @jax.jit
-def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
+def _sums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
     # Integer addition wraps and does not depend on order, so the sums are the same on every mesh.
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
-    return [jnp.sum(jax.lax.bitcast_convert_type(x, unsigned[x.dtype.itemsize]), dtype=jnp.uint32) for x in leaves]
+
+    def total(x):
+        return jnp.sum(jax.lax.bitcast_convert_type(x, unsigned[x.dtype.itemsize]), dtype=jnp.uint32)
+
+    return jax.tree.map(total, leaves)
 
 
 def _checksums(state: Any) -> dict[str, int]:
-    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(state), strict=True)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-    return {name: int(value) for name, value in zip(names, jax.device_get(_sums(list(leaves))), strict=True)}
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if leaf is not SKIP
+    }
+    return {name: int(value) for name, value in jax.device_get(_sums(leaves)).items()}

@@ -18,7 +18,7 @@ from astrojax.errors import RequestError, RunError
 from astrojax.parallel.mesh import make_mesh
 from astrojax.parallel.sharding import BATCH, abstract_arrays, num_elements, put_batch
 from astrojax.train.checkpoint import Checkpoints
-from astrojax.train.metrics import MetricsWriter, Progress, device_memory, format_seconds, write_atomically
+from astrojax.train.metrics import MetricsWriter, Progress, device_memory, format_seconds, say, write_atomically
 from astrojax.train.optimizers import make_optimizer, make_schedule
 from astrojax.train.step import TrainState, init_state, make_train_step
 from astrojax.train.task import RESUMABLE_CHANGES, RunConfig, Task
@@ -60,20 +60,30 @@ def prepare(task: Task, workdir: Path) -> None:
     Raises:
         RequestError: the workdir belongs to a run of another configuration, or cannot be written.
     """
+    refusal = None
     if jax.process_index() == 0:
-        file = workdir / "config.json"
-        if file.exists():
-            check_same_run(configs.from_json(file.read_bytes(), type(task.config)), task, workdir)
-        else:
-            try:
-                workdir.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RequestError(f"--workdir: cannot make {workdir}: {error.strerror or error}") from error
-            task.prepare(workdir)
-        write_atomically(file, configs.to_json(task.config))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("prepared")
+        try:
+            _prepare_workdir(task, workdir)
+        except (RequestError, OSError) as error:
+            refusal = error
+    if jax.process_count() > 1 and not multihost_utils.broadcast_one_to_all(np.asarray(refusal is None)):
+        refusal = refusal or RequestError("process 0 refused the request and says why")
+    if refusal:
+        raise refusal
     task.open(workdir)
+
+
+def _prepare_workdir(task: Task, workdir: Path) -> None:
+    file = workdir / "config.json"
+    if file.exists():
+        check_same_run(configs.from_json(file.read_bytes(), type(task.config)), task, workdir)
+    else:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"--workdir: cannot make {workdir}: {error.strerror or error}") from error
+        task.prepare(workdir)
+    write_atomically(file, configs.to_json(task.config))
 
 
 def check_same_run(existing: RunConfig, task: Task, workdir: Path) -> None:
@@ -162,18 +172,18 @@ class _Run:
                     self._record(*pending)
                 pending = (step, metrics)
                 last = step == train.steps
-                save = last or self.checkpoints.due(step)
+                stopping, overdue = self._requests(step)
+                save = last or stopping or overdue or self.checkpoints.due(step)
                 validate = last or step % train.validate_every == 0
-                stopping = self._stopping(step)
                 if first_done is None:
                     jax.block_until_ready(metrics)
                     first_done = time.monotonic()
                     self.clock, self.clock_step = first_done, step
-                if save or validate or stopping:
+                if save or validate:
                     measured = self._record(*pending, state.params if validate else None)
                     pending = None
-                if save or stopping:
-                    self._save(step, state, data, measured)
+                if save:
+                    self.checkpoints.save(step, state, data.get_state(), measured)
                 if stopping:
                     break
         finally:
@@ -184,7 +194,7 @@ class _Run:
             step=step,
             params=state.params,
             mesh=self.mesh,
-            stopped_by=None if step == train.steps else self.stop.name,
+            stopped_by=None if step == train.steps else self.stop.name or "another process's signal",
             seconds=time.monotonic() - first_done,
             compile_seconds=first_done - began,
         )
@@ -221,7 +231,7 @@ class _Run:
         self.progress.show(step, record["loss"], rate, record["skipped"])
         if measured:
             self.progress.end_line()
-            self._say("  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items()))
+            say("  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items()))
         return measured
 
     def _rate(self, step: int) -> float | None:
@@ -242,7 +252,7 @@ class _Run:
             ]
             self.first_bad = (step, bad)
             self.progress.end_line()
-            self._say(f"step {step} skipped: {_where(bad)}")
+            say(f"step {step} skipped: {_where(bad)}")
         if in_a_row >= self.config.train.max_skipped_steps:
             step, bad = self.first_bad
             raise RunError(
@@ -254,21 +264,19 @@ class _Run:
         if memory["limit"] and memory["peak"] > limit and not self.warned:
             self.warned = True
             self.progress.end_line()
-            self._say(
+            say(
                 f"warning: peak memory {memory['peak'] / 2**30:.2f} GiB is over "
                 f"{self.config.train.memory_warning_fraction:.0%} of the device's {memory['limit'] / 2**30:.2f} GiB"
             )
 
-    def _save(self, step: int, state: TrainState, data, measured: dict[str, float]) -> None:
-        self.checkpoints.save(step, state, data.get_state(), measured)
-
-    def _stopping(self, step: int) -> bool:
-        """Whether a signal asks to stop; processes agree on it, at the steps that are logged."""
-        if jax.process_count() == 1:
-            return self.stop.name is not None
-        if step % self.config.train.log_every:
-            return False
-        return bool(np.any(multihost_utils.process_allgather(np.asarray(self.stop.name is not None))))
+    def _requests(self, step: int) -> tuple[bool, bool]:
+        """Whether a signal asks to stop, the clock to save. Processes agree on both, at the steps that are logged."""
+        wishes = np.asarray([self.stop.name is not None, self.checkpoints.overdue()])
+        if jax.process_count() > 1:
+            if step % self.config.train.log_every:
+                return False, False
+            wishes = np.any(multihost_utils.process_allgather(wishes), axis=0)
+        return bool(wishes[0]), bool(wishes[1])
 
     def _trace(self, steps_here: int | None) -> None:
         """Starts and stops the profiler around the profiled steps; None stops it in any case."""
@@ -279,16 +287,12 @@ class _Run:
         elif steps_here == self.profile.stop:
             jax.profiler.stop_trace()
             self.progress.end_line()
-            self._say(f"profile of steps {self.profile.start} to {self.profile.stop - 1} in {self.workdir}/tensorboard")
+            say(f"profile of steps {self.profile.start} to {self.profile.stop - 1} in {self.workdir}/tensorboard")
             self.profile = ()
         elif steps_here is None:
             with contextlib.suppress(RuntimeError):
                 jax.profiler.stop_trace()
-            self._say(f"no profile: the run ended before step {self.profile.stop} of this process")
-
-    def _say(self, line: str) -> None:
-        if jax.process_index() == 0:
-            print(line, flush=True)
+            say(f"no profile: the run ended before step {self.profile.stop} of this process")
 
 
 class _StopSignal:
@@ -322,14 +326,12 @@ def _check_batch(config: RunConfig, mesh: jax.sharding.Mesh) -> None:
 
 
 def _announce(task: Task, workdir: Path, mesh: jax.sharding.Mesh, abstract: TrainState, start: int) -> None:
-    if jax.process_index():
-        return
     devices = mesh.devices.ravel()
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     where = f"{len(devices)} {devices[0].device_kind} device(s), mesh {shape}"
-    print(f"{num_elements(abstract.params) / 1e6:,.1f}M parameters on {where}; workdir {workdir}")
+    say(f"{num_elements(abstract.params) / 1e6:,.1f}M parameters on {where}; workdir {workdir}")
     if start:
-        print(f"resuming after step {start}")
+        say(f"resuming after step {start}")
 
 
 def _where(bad: list[str]) -> str:

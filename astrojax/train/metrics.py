@@ -94,6 +94,12 @@ def device_memory() -> dict[str, float]:
     }
 
 
+def say(line: str) -> None:
+    """Prints a line for the person who watches the run, once for all its processes."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
+
 class Progress:
     """The line a person watches: on a terminal it rewrites itself, in a file each record is a line."""
 

@@ -49,7 +49,7 @@ class CheckpointConfig(Config):
         every_steps: save after this many steps; the last step is always saved.
         every_minutes: save after this many minutes as well.
         keep: how many of the newest checkpoints stay.
-        keep_best: also keep the checkpoint with the lowest validation loss.
+        keep_best: also keep the checkpoint with the lowest validation loss, of those saved at a validated step.
         directory: where checkpoints go, a path or an object-store URL; None is ``checkpoints/`` in the workdir.
     """
 

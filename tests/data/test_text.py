@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_a_restored_iterator_gives_the_next_batch(num_workers):
     iterator = iter(training_windows(store, **options, num_workers=num_workers))
     for expected in plain[:5]:
         np.testing.assert_array_equal(next(iterator)["tokens"], expected)
-    state = iterator.get_state()
+    state = json.loads(json.dumps(iterator.get_state()))  # Checkpoints keep it as JSON.
     resumed = iter(training_windows(store, **options, num_workers=num_workers))
     resumed.set_state(state)
     for expected in plain[5:]:

@@ -95,9 +95,11 @@ def test_without_the_best_only_the_newest_stay(folder):
 def test_steps_and_minutes_make_a_save_due(folder):
     checkpoints = open_checkpoints(folder, every_steps=10)
     assert [step for step in range(1, 31) if checkpoints.due(step)] == [10, 20, 30]
+    assert not checkpoints.overdue()
     checkpoints.close()
     checkpoints = open_checkpoints(folder, every_steps=1000, every_minutes=1e-9)
-    assert checkpoints.due(1)
+    assert checkpoints.overdue()
+    assert not checkpoints.due(1)
     checkpoints.close()
 
 
