@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import absl.logging
+
 from astrojax.config import load_config, override, parse_overrides
 from astrojax.errors import RequestError, RunError
 from astrojax.parallel.host import restart_with_huge_pages
@@ -33,8 +35,8 @@ def main(arguments: list[str]) -> int:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"failed: {place}{error.strerror or error}", file=sys.stderr)
+        place = error.filename or f"workdir {workdir}"
+        print(f"failed: {place}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 
@@ -116,4 +118,6 @@ class _Parser(argparse.ArgumentParser):
 
 if __name__ == "__main__":
     restart_with_huge_pages()
+    # Orbax logs every attempt that fails; what the user must know is said in one line.
+    absl.logging.set_verbosity(absl.logging.FATAL)
     sys.exit(main(sys.argv[1:]))

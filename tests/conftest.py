@@ -89,7 +89,7 @@ def environment(devices: int = 1) -> dict[str, str]:
 def launch():
     """Runs ``launch.py`` on one simulated device and returns the finished process."""
 
-    def run(workdir, overrides, *flags, **kwargs) -> subprocess.CompletedProcess:
+    def run(workdir, overrides, *flags) -> subprocess.CompletedProcess:
         return subprocess.run(
             command(workdir, overrides, *flags),
             cwd=ROOT,
@@ -98,7 +98,6 @@ def launch():
             text=True,
             timeout=300,
             check=False,
-            **kwargs,
         )
 
     return run

@@ -23,7 +23,7 @@ def plot_learning_curve(
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    losses = [(r["step"], r["loss"] * bits_per_nat_per_token) for r in records if np.isfinite(r.get("loss", np.nan))]
+    losses = [(r["step"], r["loss"] * bits_per_nat_per_token) for r in records if r.get("loss") is not None]
     if losses:
         steps, values = np.transpose(losses)
         axes.plot(steps, values, color="#b8cbe0", linewidth=0.8)

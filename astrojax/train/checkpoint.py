@@ -42,6 +42,7 @@ class Checkpoints:
             preservation_policy=ocp.training.preservation_policies.AnyPreservationPolicy(policies),
         )
         self._saving: tuple[int, Any] | None = None
+        self._failed = False
         self._last_save = time.monotonic()
 
     def due(self, step: int) -> bool:
@@ -175,8 +176,14 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save and lets go of the directory."""
-        self.wait()
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            try:
+                self._checkpointer.close()
+            except Exception:
+                if not self._failed:  # Orbax raises here once more what wait() has reported.
+                    raise
 
     def _unfinished(self) -> Iterator[str]:
         if "://" not in self._directory and jax.process_index() == 0:
@@ -195,6 +202,7 @@ class Checkpoints:
         self._checkpointer.reload()
 
     def _failure(self, step: int, error: Exception) -> RunError:
+        self._failed = True
         cause: BaseException = error
         while not isinstance(cause, OSError) and (cause.__cause__ or cause.__context__):
             cause = cause.__cause__ or cause.__context__

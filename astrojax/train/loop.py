@@ -70,7 +70,8 @@ def prepare(task: Task, workdir: Path) -> None:
         refusal = refusal or RequestError("process 0 refused the request and says why")
     if refusal:
         raise refusal
-    task.open(workdir)
+    if jax.process_index():
+        task.open(workdir)
 
 
 def _prepare_workdir(task: Task, workdir: Path) -> None:
@@ -83,6 +84,7 @@ def _prepare_workdir(task: Task, workdir: Path) -> None:
         except OSError as error:
             raise RequestError(f"--workdir: cannot make {workdir}: {error.strerror or error}") from error
         task.prepare(workdir)
+    task.open(workdir)
     write_atomically(file, configs.to_json(task.config))
 
 

@@ -1,6 +1,7 @@
 """Where the numbers of a run go: ``metrics.jsonl``, TensorBoard, Weights & Biases and the terminal."""
 
 import json
+import math
 import os
 import resource
 import sys
@@ -34,9 +35,10 @@ class MetricsWriter:
         """Appends one record, complete lines only, so that a killed run leaves a readable file."""
         if self._file is None:
             return
+        record = {name: value if _is_finite(value) else None for name, value in record.items()}  # JSON has no NaN.
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        numbers = {name: value for name, value in record.items() if name != "step" and isinstance(value, int | float)}
+        numbers = {name: value for name, value in record.items() if name != "step" and value is not None}
         if self._tensorboard:
             for name, value in numbers.items():
                 self._tensorboard.add_scalar(name, value, record["step"])
@@ -49,6 +51,10 @@ class MetricsWriter:
                 sink.close()
         if self._wandb:
             self._wandb.finish()
+
+
+def _is_finite(value: Any) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
