@@ -89,11 +89,11 @@ def environment(devices: int = 1) -> dict[str, str]:
 def launch():
     """Runs ``launch.py`` on one simulated device and returns the finished process."""
 
-    def run(workdir, overrides, *flags) -> subprocess.CompletedProcess:
+    def run(workdir, overrides, *flags, **variables) -> subprocess.CompletedProcess:
         return subprocess.run(
             command(workdir, overrides, *flags),
             cwd=ROOT,
-            env=environment(),
+            env=environment() | variables,
             capture_output=True,
             text=True,
             timeout=300,

@@ -201,6 +201,17 @@ def test_a_full_disk_fails_the_save_and_nothing_else(small, tmp_path, launch):
     assert "resuming after step 4" in done.stdout
 
 
+def test_wandb_works_offline(small, tmp_path):
+    workdir = tmp_path / "run"
+    offline = environment() | {"WANDB_MODE": "offline"}
+    overrides = small | {"train.steps": "2", "logging.wandb": "true", "data.questions_path": "none"}
+    done = subprocess.run(
+        command(workdir, overrides), cwd=ROOT, env=offline, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(workdir.glob("wandb/offline-run-*/*.wandb"))
+
+
 @pytest.mark.slow
 def test_two_processes_reach_the_losses_of_one(small, tmp_path, launch):
     overrides = small | {"train.steps": "20", "mesh.fsdp": "-1"}

@@ -62,6 +62,6 @@ def plot_learning_curve(
     axes.set_xlim(left=0)
     axes.set_xlabel("step")
     axes.set_ylabel("bits per byte")
-    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.93), frameon=False, fontsize=9)
+    axes.legend(loc="upper center", frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

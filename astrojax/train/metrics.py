@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,19 @@ def _start_wandb(workdir: Path, config: LoggingConfig, run_config: dict[str, Any
         import wandb
     except ImportError as error:
         raise RequestError("logging.wandb=true needs wandb: pip install 'astrojax[wandb]'") from error
-    return wandb.init(
-        project=config.wandb_project, name=workdir.name, id=workdir.name, resume="allow", dir=workdir, config=run_config
-    )
+    # The run keeps its identity when it is resumed, and no other run of the same name can take it.
+    identity = workdir / "wandb-id"
+    if not identity.exists():
+        write_atomically(identity, uuid.uuid4().hex.encode())
+    try:
+        return wandb.init(
+            project=config.wandb_project,
+            name=workdir.name,
+            id=identity.read_text(),
+            resume="allow",
+            dir=workdir,
+            config=run_config,
+            settings=wandb.Settings(silent=True),
+        )
+    except wandb.errors.Error as error:
+        raise RequestError(f"logging.wandb=true: {' '.join(str(error).split())}") from error
