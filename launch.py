@@ -18,12 +18,18 @@ from astrojax.parallel.host import restart_with_huge_pages
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command. Returns 0 if it is done, 1 if the run failed, 2 if the request was wrong."""
+    """Runs one command. Returns 0: done; 1: the run failed; 2: the request was wrong; 130: interrupted."""
     try:
         flags, rest = _parser().parse_known_args(arguments)
         overrides = parse_overrides(rest)
         config = override(load_config(flags.config), overrides)
+        if "://" in (flags.workdir or ""):
+            raise RequestError(
+                f"--workdir is a folder; checkpoints alone may go to {flags.workdir} (--config.checkpoint.directory)"
+            )
         workdir = Path(flags.workdir or _default_workdir(flags.config))
+        if flags.profile and flags.mode != "train":
+            raise RequestError(f"--profile goes with --mode train, not {flags.mode}")
         if flags.mode == "eval":
             _evaluate(workdir, overrides)
         else:
@@ -34,6 +40,9 @@ def main(arguments: list[str]) -> int:
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was saved is kept", file=sys.stderr)
+        return 130
     except OSError as error:
         place = error.filename or f"workdir {workdir}"
         print(f"failed: {place}: {error.strerror or error}", file=sys.stderr)

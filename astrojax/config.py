@@ -6,7 +6,6 @@ enters, and an unknown field is an error, so a misspelt ``--config.optimiser.pea
 
 import difflib
 import importlib.util
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +26,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def load_config(spec: str) -> Config:
-    """Reads ``FILE[:PRESET]``: the file defines ``get_config(preset)``, or ``get_config()`` where no preset is named.
+    """Reads ``FILE[:PRESET]``: the file defines ``get_config(preset)``, with a default where no preset is named, and
+    ``PRESETS``, which holds the names it knows.
 
     Raises:
         RequestError: the file is missing, defines no ``get_config``, or does not know the preset.
@@ -50,8 +50,8 @@ def load_config(spec: str) -> Config:
         raise RequestError(f"--config: {path} has no preset {preset!r}{_suggest(preset, presets)}")
     try:
         config = module.get_config(preset) if preset else module.get_config()
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"--config: {spec}: {error}") from error
+    except Exception as error:
+        raise RequestError(f"--config: {spec}: {type(error).__name__}: {error}") from error
     return override(config, {})  # A preset's values pass the same checks as the command line's.
 
 
@@ -137,14 +137,9 @@ def _convert(tree: dict[str, Any], kind: type[Config]) -> Config:
 
 
 def _value(text: str) -> Any:
-    """Lists and null as JSON; everything else stays text, which the field's type then reads."""
+    """``none`` and ``null`` are None; everything else stays text, which the field's type then reads."""
     if text.lower() in ("none", "null"):
         return None
-    if text[:1] in "[(" and text[-1:] in "])":
-        try:
-            return json.loads(f"[{text[1:-1]}]")
-        except json.JSONDecodeError:
-            return text
     return text
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from astrojax.config import Config
 
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16"]  # float16 would need loss scaling.
 
 
 class Precision(Config):
@@ -15,7 +15,7 @@ class Precision(Config):
     Attributes:
         params: the weights as they are stored and updated.
         compute: matrix products and activations.
-        accumulate: the sums inside matrix products, and the softmax, norm and loss.
+        accumulate: the sums inside matrix products. Softmax, norms and loss are float32 always.
     """
 
     params: DType = "float32"

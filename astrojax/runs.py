@@ -79,7 +79,7 @@ def load_run(
     task.open(workdir)
     mesh = make_mesh(config.mesh, devices)
     with jax.set_mesh(mesh):
-        optimizer = make_optimizer(config.optimizer, config.train.steps)
+        optimizer = make_optimizer(config.optimizer, config.train.steps, seed=config.train.seed)
         abstract = abstract_arrays(jax.eval_shape(lambda: init_state(task, optimizer, config.train.seed)), mesh)
         # Only the weights are read: the optimizer's statistics may be twice as large.
         abstract = abstract._replace(opt_state=jax.tree.map(lambda _: SKIP, abstract.opt_state))

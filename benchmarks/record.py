@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 def save_result(name: str, figures: dict[str, Any], versions: dict[str, str], device: str | None = None) -> Path:
     """Writes ``benchmarks/results/<name>.json`` with the command, the commit, the device and the date."""
     record = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
         "device": device or cpu_name(),
         "date": datetime.date.today().isoformat(),

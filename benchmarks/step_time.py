@@ -162,7 +162,7 @@ def llama_weights(params, num_layers: int) -> dict:
     blocks = params["blocks"]
     weights = {
         "model.embed_tokens.weight": tensor(params["embed_vd"]),
-        "model.norm.weight": tensor(params["final_scale_d"]),
+        "model.norm.weight": tensor(params["final_norm_d"]),
         "lm_head.weight": tensor(params["head_dv"].T),
     }
     for i in range(num_layers):
@@ -171,8 +171,8 @@ def llama_weights(params, num_layers: int) -> dict:
             weights[f"{prefix}.self_attn.{theirs}_proj.weight"] = tensor(blocks["attention"][ours][i].T)
         for theirs, ours in (("gate", "gate_df"), ("up", "up_df"), ("down", "down_fd")):
             weights[f"{prefix}.mlp.{theirs}_proj.weight"] = tensor(blocks["mlp"][ours][i].T)
-        weights[f"{prefix}.input_layernorm.weight"] = tensor(blocks["attention_scale_d"][i])
-        weights[f"{prefix}.post_attention_layernorm.weight"] = tensor(blocks["mlp_scale_d"][i])
+        weights[f"{prefix}.input_layernorm.weight"] = tensor(blocks["attention_norm_d"][i])
+        weights[f"{prefix}.post_attention_layernorm.weight"] = tensor(blocks["mlp_norm_d"][i])
     return weights
 
 

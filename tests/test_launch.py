@@ -66,6 +66,25 @@ def start(workdir, overrides, *flags) -> subprocess.Popen:
     )
 
 
+def start_two(workdir, overrides) -> list[subprocess.Popen]:
+    """The same command in two processes that meet on the loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [
+        subprocess.Popen(
+            command(workdir, overrides),
+            cwd=ROOT,
+            env=environment() | meeting | {"JAX_PROCESS_ID": str(index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, corpus, questions):
     """A finished run of 12 steps, and what it printed."""
@@ -95,7 +114,7 @@ def test_training_ends_with_an_evaluation_and_says_where_things_are(trained):
     for place in ("config.json", "metrics.jsonl", "tokenizer.json", "checkpoints", "eval/learning_curve.png"):
         assert (workdir / place).exists()
     low, high = evaluation["question_accuracy_ci95"]
-    assert 0 <= low < evaluation["question_accuracy"] < high <= 1
+    assert 0 <= low <= evaluation["question_accuracy"] <= high <= 1
     assert evaluation["xz_primed_bits_per_byte"] < evaluation["xz_bits_per_byte"]
     lines = records(workdir)
     assert [line["step"] for line in lines] == list(range(1, 13))
@@ -107,7 +126,7 @@ def test_the_profile_is_where_tensorboard_looks(trained):
     workdir, _, done = trained
     assert list((workdir / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
     assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
-    assert "profile of steps 4 to 7" in done.stdout
+    assert "profile from step 4" in done.stdout
 
 
 def test_the_same_command_again_only_evaluates(trained, launch):
@@ -180,7 +199,7 @@ def test_a_diverging_run_stops_and_says_where(small, tmp_path, launch):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "stopped after 3 non-finite steps in a row; the first was step 2" in line
-    assert "non-finite gradients of blocks.attention" in line
+    assert "gradient or update of blocks.attention" in line
 
 
 def test_a_full_disk_fails_the_save_and_nothing_else(small, tmp_path, launch):
@@ -212,29 +231,18 @@ def test_wandb_works_offline(small, tmp_path):
     assert list(workdir.glob("wandb/offline-run-*/*.wandb"))
 
 
+def test_two_processes_do_not_share_a_row_of_the_batch(small, tmp_path):
+    processes = start_two(tmp_path / "run", small | {"mesh.fsdp": "1", "mesh.tensor": "2"})
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert "does not split over 2 processes" in outputs[0][1]
+
+
 @pytest.mark.slow
 def test_two_processes_reach_the_losses_of_one(small, tmp_path, launch):
     overrides = small | {"train.steps": "20", "mesh.fsdp": "-1"}
     assert launch(tmp_path / "one", overrides).returncode == 0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            command(tmp_path / "two", overrides),
-            cwd=ROOT,
-            env=environment()
-            | {
-                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-                "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(index),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
+    processes = start_two(tmp_path / "two", overrides)
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     one, two = ([r["loss"] for r in records(tmp_path / name)] for name in ("one", "two"))

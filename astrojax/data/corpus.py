@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -68,38 +69,33 @@ def read_documents(path: str) -> Iterator[Document]:
     empty = True
     for file in corpus_files(path):
         name = file.name if Path(path).is_file() else file.relative_to(path).as_posix()
-        documents = _plain_documents(file, name) if file.name.endswith(".txt") else _json_documents(file)
-        try:
-            for document in documents:
-                if document.text.strip():
-                    empty = False
-                    yield document
-        except UnicodeDecodeError as error:
-            raise RequestError(
-                f"{file}: not UTF-8: byte 0x{error.object[error.start]:02x} in ...{error.object[: error.start][-20:]!r}"
-            ) from error
-        except EOFError as error:
-            raise RequestError(f"{file}: the compressed file ends early") from error
-        except OSError as error:
-            raise RequestError(f"{file}: cannot be read: {error.strerror or error}") from error
+        for document in _plain_documents(file, name) if file.name.endswith(".txt") else _json_documents(file):
+            if document.text.strip():
+                empty = False
+                yield document
     if empty:
         raise RequestError(f"{path}: the corpus is empty")
 
 
 def read_json_lines(file: Path) -> Iterator[tuple[int, dict]]:
-    """The objects of a JSON-lines file with their line numbers."""
-    with _open(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            text = line.decode("utf-8")
-            if not text.strip():
-                continue
-            try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise RequestError(f"{file}, line {number}: not JSON: {error.msg}") from error
-            if not isinstance(record, dict):
-                raise RequestError(f"{file}, line {number}: not a JSON object")
-            yield number, record
+    """The objects of a JSON-lines file, compressed or not, with their line numbers.
+
+    Raises:
+        RequestError: the file is unreadable, cut short, not UTF-8 or not JSON.
+    """
+    for number, line in _lines(file):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            json.dumps(record, ensure_ascii=False).encode()
+        except json.JSONDecodeError as error:
+            raise RequestError(f"{file}, line {number}: not JSON: {error.msg}") from error
+        except UnicodeEncodeError as error:
+            raise RequestError(f"{file}, line {number}: half a surrogate pair, not a character") from error
+        if not isinstance(record, dict):
+            raise RequestError(f"{file}, line {number}: not a JSON object")
+        yield number, record
 
 
 def _json_documents(file: Path) -> Iterator[Document]:
@@ -112,14 +108,30 @@ def _json_documents(file: Path) -> Iterator[Document]:
 
 def _plain_documents(file: Path, name: str) -> Iterator[Document]:
     number, parts, size = 0, [], 0
-    with file.open("rb") as lines:
-        for line in lines:
-            parts.append(line.decode("utf-8"))
-            size += len(line)
-            if not line.strip() and size >= PLAIN_TEXT_DOCUMENT_BYTES:
-                yield Document(f"{name}#{number}", "".join(parts).strip())
-                number, parts, size = number + 1, [], 0
+    for _, line in _lines(file):
+        parts.append(line)
+        size += len(line.encode())
+        if not line.strip() and size >= PLAIN_TEXT_DOCUMENT_BYTES:
+            yield Document(f"{name}#{number}", "".join(parts).strip())
+            number, parts, size = number + 1, [], 0
     yield Document(f"{name}#{number}", "".join(parts).strip())
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers; whatever stops the reading names the file."""
+    number = 0
+    try:
+        with _open(file) as lines:
+            for number, line in enumerate(lines, start=1):
+                yield number, line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise RequestError(f"{file}, line {number}: not UTF-8: byte 0x{byte:02x} at column {error.start}") from error
+    except EOFError as error:
+        raise RequestError(f"{file}: the compressed file ends early, after line {number}") from error
+    except (OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"{file}: cannot be read after line {number}: {reason}") from error
 
 
 def _open(file: Path) -> io.BufferedIOBase:

@@ -6,6 +6,7 @@ Windows are random access: the order of an epoch is a function of the seed, and 
 """
 
 import functools
+import signal
 
 import grain
 import numpy as np
@@ -83,8 +84,13 @@ def training_windows(
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain's worker pool reads its own absl flags.
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), _ignore_interrupts)
     return batches
+
+
+def _ignore_interrupts(worker_index: int, worker_count: int) -> None:
+    # Ctrl-C reaches every process of the terminal: the run must save, and needs its workers' state for that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def scoring_windows(store: TokenStore, *, seq_len: int, overlap: int = 0) -> grain.MapDataset:

@@ -24,14 +24,23 @@ class TokenStore:
         num_bytes: ``[num_documents]``, the length of each text in UTF-8.
     """
 
-    def __init__(self, tokens: np.ndarray, starts: np.ndarray, num_bytes: np.ndarray):
-        self.tokens, self.starts, self.num_bytes = tokens, starts, num_bytes
+    def __init__(self, tokens: np.ndarray, starts: np.ndarray, num_bytes: np.ndarray, folder: Path | None = None):
+        self.tokens, self.starts, self.num_bytes, self._folder = tokens, starts, num_bytes, folder
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
         """Opens what :func:`write_token_store` wrote."""
         index = np.load(folder / "documents.npz")
-        return cls(np.load(folder / "tokens.npy", mmap_mode="r"), index["starts"], index["num_bytes"])
+        dtype, starts = np.dtype(str(index["dtype"])), index["starts"]
+        # An empty file cannot be mapped.
+        tokens = np.memmap(folder / "tokens.raw", dtype, mode="r") if starts[-1] else np.zeros(0, dtype)
+        return cls(tokens, starts, index["num_bytes"], folder)
+
+    def __reduce__(self):
+        # A data worker maps the file again; pickling the map would copy the corpus into every worker.
+        if self._folder is None:
+            return TokenStore, (self.tokens, self.starts, self.num_bytes)
+        return TokenStore.open, (self._folder,)
 
     def __len__(self) -> int:
         return len(self.num_bytes)
@@ -58,12 +67,12 @@ def write_token_store(folder: Path, documents: Iterable[Document], tokenizer: To
                 raw.write(np.asarray(tokens, dtype).tobytes())
                 starts.append(starts[-1] + len(tokens))
             num_bytes += [len(text.encode()) for text in texts]
-    array = np.lib.format.open_memmap(partial / "tokens.npy", mode="w+", dtype=dtype, shape=(starts[-1],))
-    if starts[-1]:
-        array[:] = np.memmap(partial / "tokens.raw", dtype, mode="r")
-    array.flush()
-    (partial / "tokens.raw").unlink()
-    np.savez(partial / "documents.npz", starts=np.asarray(starts, np.int64), num_bytes=np.asarray(num_bytes, np.int64))
+    np.savez(
+        partial / "documents.npz",
+        dtype=dtype.str,
+        starts=np.asarray(starts, np.int64),
+        num_bytes=np.asarray(num_bytes, np.int64),
+    )
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return TokenStore.open(folder)

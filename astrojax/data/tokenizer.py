@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from astrojax.errors import RequestError
 
+_SAMPLE = "Stars  and\nPLANETS: 恒星, é, \t⭐."
 END_OF_TEXT = "<|endoftext|>"  # Opens and closes every document.
 
 
@@ -29,6 +30,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer=trainer)
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 
@@ -46,6 +48,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise RequestError(f"{path}: not a tokenizer: {error}") from error
     if tokenizer.token_to_id(END_OF_TEXT) is None:
         raise RequestError(f"{path}: the tokenizer has no token {END_OF_TEXT}")
+    # A text that spells the end-of-text token must not end there: special tokens in texts are plain characters.
+    tokenizer.encode_special_tokens = True
+    if tokenizer.decode(tokenizer.encode(_SAMPLE, add_special_tokens=False).ids, skip_special_tokens=True) != _SAMPLE:
+        raise RequestError(f"{path}: the tokenizer does not give texts back unchanged; bits per byte would be wrong")
     return tokenizer
 
 

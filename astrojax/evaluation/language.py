@@ -6,18 +6,21 @@ import json
 import lzma
 import math
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from astrojax.console import say
 from astrojax.data import corpus
-from astrojax.data.questions import Question, choice_windows, read_questions
+from astrojax.data.questions import Question, choice_windows
 from astrojax.data.token_store import TokenStore, write_token_store
 from astrojax.evaluation.plots import plot_learning_curve
-from astrojax.train.metrics import read_metrics, say, write_atomically
+from astrojax.files import write_atomically
+from astrojax.train.metrics import read_metrics
+
+XZ_DICTIONARY_BYTES = 64 << 20  # xz -9 looks back this far; text before it cannot help.
 
 
 def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
@@ -29,7 +32,6 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     """
     data = task.config.data
     folder = workdir / "eval"
-    questions = read_questions(data.questions_path) if data.questions_path else []
     with tempfile.TemporaryDirectory() as scratch:
         if data.eval_path:
             store = write_token_store(Path(scratch) / "text", corpus.read_documents(data.eval_path), task.tokenizer)
@@ -40,8 +42,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
             "text": data.eval_path or "held-out split",
             **score_text(task, params, mesh, store),
         }
-        if questions:
-            metrics |= answer_questions(task, params, mesh, questions)
+        if task.questions:
+            metrics |= answer_questions(task, params, mesh, task.questions)
         if jax.process_index() == 0:
             metrics |= _baselines(folder, task.stores["train"], store, task.tokenizer)
     if jax.process_index() == 0:
@@ -117,7 +119,9 @@ def xz_bits_per_byte(text: bytes, primed_with: bytes = b"") -> float:
 
 def unigram_bits_per_byte(train: TokenStore, test: TokenStore, vocab_size: int) -> float:
     """Bits per byte of drawing every token alone from the training frequencies, each count raised by one."""
-    counts = 1.0 + np.bincount(train.tokens, minlength=vocab_size)
+    counts = np.ones(vocab_size)
+    for start in range(0, train.num_tokens, 1 << 24):  # Counting copies: not the whole corpus at once.
+        counts += np.bincount(train.tokens[start : start + (1 << 24)], minlength=vocab_size)
     bits = -np.log2(counts / counts.sum())
     # The first token of a document is given, not predicted: the model does not pay for it either.
     given = bits[test.tokens[test.starts[:-1]]].sum()
@@ -126,21 +130,26 @@ def unigram_bits_per_byte(train: TokenStore, test: TokenStore, vocab_size: int) 
 
 def _baselines(folder: Path, train: TokenStore, test: TokenStore, tokenizer) -> dict[str, float]:
     """The three baselines; kept in ``eval/baselines.json``, since xz takes longer than the model."""
-    texts = [_decoded(store, tokenizer) for store in (train, test)]
-    key = [hashlib.sha256(text).hexdigest() for text in texts]
+    text, primer = _text(test, tokenizer), _text(train, tokenizer, limit=XZ_DICTIONARY_BYTES)
+    key = [hashlib.sha256(data).hexdigest() for data in (text, primer)]
     file = folder / "baselines.json"
     if file.exists() and (kept := json.loads(file.read_text()))["of"] == key:
         return kept["baselines"]
     say("compressing the same text with xz for comparison")
     baselines = {
-        "xz_bits_per_byte": xz_bits_per_byte(texts[1]),
-        "xz_primed_bits_per_byte": xz_bits_per_byte(texts[1], primed_with=texts[0]),
+        "xz_bits_per_byte": xz_bits_per_byte(text),
+        "xz_primed_bits_per_byte": xz_bits_per_byte(text, primed_with=primer),
         "unigram_bits_per_byte": unigram_bits_per_byte(train, test, tokenizer.get_vocab_size()),
     }
     write_atomically(file, json.dumps({"of": key, "baselines": baselines}).encode())
     return baselines
 
 
-def _decoded(store: TokenStore, tokenizer) -> bytes:
-    documents: Iterable[list[int]] = (store[i].tolist() for i in range(len(store)))
-    return "".join(tokenizer.decode_batch(list(documents), skip_special_tokens=True)).encode()
+def _text(store: TokenStore, tokenizer, limit: int | None = None) -> bytes:
+    """The documents of a store one after the other; the last of them where they are more than ``limit`` bytes."""
+    first = 0
+    if limit is not None:
+        after = np.cumsum(store.num_bytes[::-1])[::-1]  # Bytes from each document to the end.
+        first = int(np.argmax(after <= limit)) if (after <= limit).any() else len(store)
+    documents = [store[i].tolist() for i in range(first, len(store))]
+    return "".join(tokenizer.decode_batch(documents, skip_special_tokens=True)).encode()

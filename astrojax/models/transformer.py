@@ -211,15 +211,15 @@ class Block(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.attention_scale_d = _ones(config)
+        self.attention_norm_d = _ones(config)
         self.attention = Attention(config, rngs=rngs)
-        self.mlp_scale_d = _ones(config)
+        self.mlp_norm_d = _ones(config)
         self.mlp = SwiGLU(config, rngs=rngs)
 
     def __call__(self, x_btd, angles, segment_ids):
         eps = self.config.norm_eps
-        x_btd += self.attention(rms_norm(x_btd, self.attention_scale_d[...], eps), angles, segment_ids)
-        x_btd += self.mlp(rms_norm(x_btd, self.mlp_scale_d[...], eps))
+        x_btd += self.attention(rms_norm(x_btd, self.attention_norm_d[...], eps), angles, segment_ids)
+        x_btd += self.mlp(rms_norm(x_btd, self.mlp_norm_d[...], eps))
         return x_btd
 
 
@@ -231,7 +231,7 @@ class Transformer(nnx.Module):
         self.config = config
         self.embed_vd = _normal(rngs, (v, d), d**-0.5 if config.tie_embeddings else 1.0, config, SHARDING.embed_vd)
         self.blocks = jax.vmap(lambda r: Block(config, rngs=r))(rngs.split(config.num_layers))
-        self.final_scale_d = _ones(config)
+        self.final_norm_d = _ones(config)
         if not config.tie_embeddings:
             self.head_dv = _normal(rngs, (d, v), d**-0.5, config, SHARDING.head_dv)
 
@@ -257,7 +257,7 @@ class Transformer(nnx.Module):
             return block(x_btd, angles, segment_ids), None  # never return the block: scan would stack its weights
 
         x_btd, _ = jax.lax.scan(layer, x_btd, self.blocks, unroll=min(config.scan_unroll, config.num_layers))
-        return rms_norm(x_btd, self.final_scale_d[...], config.norm_eps)
+        return rms_norm(x_btd, self.final_norm_d[...], config.norm_eps)
 
     def head(self) -> Float[Array, "d v"]:
         """The unembedding matrix in compute dtype."""

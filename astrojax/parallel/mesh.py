@@ -35,11 +35,11 @@ def initialize_distributed() -> None:
     """Joins the other processes of this run, if there are any. Call before anything touches a device.
 
     The processes find each other through the variables JAX documents (``JAX_COORDINATOR_ADDRESS``,
-    ``JAX_NUM_PROCESSES``, ``JAX_PROCESS_ID``), or through Slurm or a TPU pod's metadata.
+    ``JAX_NUM_PROCESSES``, ``JAX_PROCESS_ID``), or through ``srun`` or a TPU pod's variables.
     """
-    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    srun = "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1
     pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    if "JAX_COORDINATOR_ADDRESS" not in os.environ and not slurm and not pod:
+    if "JAX_COORDINATOR_ADDRESS" not in os.environ and not srun and not pod:
         return
     numbers = {}
     for argument, variable in (("num_processes", "JAX_NUM_PROCESSES"), ("process_id", "JAX_PROCESS_ID")):
@@ -48,7 +48,10 @@ def initialize_distributed() -> None:
                 numbers[argument] = int(os.environ[variable])
             except ValueError as error:
                 raise RequestError(f"{variable} must be a whole number, got {os.environ[variable]!r}") from error
-    jax.distributed.initialize(**numbers)
+    try:
+        jax.distributed.initialize(**numbers)
+    except (ValueError, RuntimeError) as error:
+        raise RequestError(f"the processes of this run cannot meet: {' '.join(str(error).split())}") from error
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:

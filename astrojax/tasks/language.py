@@ -12,15 +12,17 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from astrojax.config import Positive
+from astrojax.console import say
 from astrojax.data import corpus, text, tokenizer
+from astrojax.data.questions import read_questions
 from astrojax.data.token_store import TokenStore, write_token_store
 from astrojax.errors import RequestError
 from astrojax.evaluation import language as evaluation
+from astrojax.files import write_atomically
 from astrojax.models.transformer import Transformer, TransformerConfig, check_mesh
 from astrojax.ops.cross_entropy import cross_entropy, token_log_likelihood
 from astrojax.parallel.mesh import UNIT_MESH
 from astrojax.parallel.sharding import put_batch
-from astrojax.train.metrics import say
 from astrojax.train.task import Batch, Params, RunConfig
 
 # Logits exist for about this many tokens at a time; on a CPU smaller chunks stay in cache.
@@ -33,7 +35,7 @@ class LanguageConfig(RunConfig, kw_only=True, tag="language"):
     Attributes:
         model: the transformer.
         data: the text.
-        eval_batch_size: windows scored at a time.
+        eval_batch_size: windows scored at a time, rounded up to fill the devices.
     """
 
     model: TransformerConfig
@@ -46,6 +48,8 @@ class LanguageTask:
 
     Attributes:
         tokenizer: the run's tokenizer, once opened.
+        stores: the documents of each split, once opened.
+        questions: the multiple-choice questions, once opened.
         graphdef: the module's structure; ``nnx.merge(graphdef, params)`` is the model.
     """
 
@@ -70,24 +74,28 @@ class LanguageTask:
         say(f"reading {data.path}")
         documents = _by_split(data.path)
         if data.tokenizer_path:
-            tokens = tokenizer.load_tokenizer(data.tokenizer_path)
+            bpe = tokenizer.load_tokenizer(data.tokenizer_path)
         else:
-            tokens = tokenizer.train_tokenizer(documents("train"), self.config.model.vocab_size)
-        size = tokens.get_vocab_size()
+            bpe = tokenizer.train_tokenizer(documents("train"), self.config.model.vocab_size)
+        size = bpe.get_vocab_size()
         if size > self.config.model.vocab_size:
             raise RequestError(f"model.vocab_size={self.config.model.vocab_size} is less than the tokenizer's {size}")
         for split in _SPLITS:
-            store = write_token_store(workdir / "data" / split, documents(split, whole=True), tokens)
+            store = write_token_store(workdir / "data" / split, documents(split, whole=True), bpe)
             say(f"{split}: {len(store)} documents, {store.num_tokens:,} tokens, {store.num_bytes.sum():,} bytes")
             if split == "heldout" and not len(store) and not data.eval_path:
                 raise RequestError(
                     f"{data.path}: no document fell into the held-out split; name a text with --config.data.eval_path"
                 )
-        tokens.save(str(workdir / "tokenizer.json"))
+        write_atomically(workdir / "tokenizer.json", bpe.to_str(pretty=True).encode())
 
     def open(self, workdir: Path) -> None:
         self.tokenizer = tokenizer.load_tokenizer(workdir / "tokenizer.json")
         self.stores = {split: TokenStore.open(workdir / "data" / split) for split in _SPLITS}
+        # What the evaluation will read is looked at now, not after hours of training.
+        if self.config.data.eval_path:
+            next(corpus.read_documents(self.config.data.eval_path))
+        self.questions = read_questions(path) if (path := self.config.data.questions_path) else []
         windows = len(text.PackedWindows(self.stores["train"], self.config.data.seq_len))
         if windows < self.config.train.batch_size:
             raise RequestError(
@@ -159,9 +167,11 @@ class LanguageTask:
 
     def score_windows(self, params: Params, mesh: jax.sharding.Mesh, windows: grain.MapDataset):
         """Yields ``(log-likelihood of every target [b, t], batch)`` for windows as in :mod:`astrojax.data.text`."""
-        share = self.config.eval_batch_size // jax.process_count()
+        shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        batch_size = -(-self.config.eval_batch_size // shards) * shards
+        share = batch_size // jax.process_count()
         rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-        for batch in text.batched(windows, self.config.eval_batch_size):
+        for batch in text.batched(windows, batch_size):
             scores = self._score(params, put_batch({k: v[rows] for k, v in batch.items()}, mesh))
             yield np.asarray(scores), batch
 

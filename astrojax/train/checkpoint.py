@@ -12,10 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from astrojax.console import say
 from astrojax.errors import RequestError, RunError
-from astrojax.train.metrics import say
 from astrojax.train.task import CheckpointConfig
 
 SKIP = ocp.PLACEHOLDER  # Stands for a leaf that need not be read.
@@ -114,8 +116,17 @@ class Checkpoints:
             Exception: whatever Orbax says of a checkpoint it cannot read.
             ValueError: an array differs from what was saved.
         """
-        metadata = self._checkpointer.checkpointables_metadata(step).custom_metadata
-        state = self._checkpointer.load_checkpointables(step, {"state": abstract_state})["state"]
+        problem, state, metadata = None, None, None
+        try:
+            metadata = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            state = self._checkpointer.load_checkpointables(step, {"state": abstract_state})["state"]
+        except Exception as error:  # Orbax and TensorStore raise many kinds, and a damaged file may cause any.
+            problem = error
+        # The checksums are computed by all processes together, or by none.
+        if jax.process_count() > 1 and not np.all(multihost_utils.process_allgather(np.asarray(problem is None))):
+            problem = problem or ValueError("another process cannot read its part")
+        if problem:
+            raise problem
         damaged = [name for name, value in _checksums(state).items() if metadata["checksums"][name] != value]
         if damaged:
             raise ValueError(f"checksum mismatch in {', '.join(damaged[:3])}")
@@ -143,7 +154,7 @@ class Checkpoints:
             raise RequestError(f"no checkpoint {which} in {self._directory}; there are {steps}")
         try:
             return step, self.load(step, abstract_state)[0]
-        except Exception as error:  # As in _newest_readable.
+        except Exception as error:  # As in load.
             raise RunError(f"checkpoint {step} cannot be read: {_reason(error)}") from error
 
     def resume(self, abstract_state: Any) -> tuple[int, Any, Any] | None:
@@ -169,7 +180,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 return step, *self.load(step, abstract_state), unreadable
-            except Exception as error:  # Orbax and TensorStore raise many kinds, and a damaged file may cause any.
+            except Exception as error:  # As in load.
                 say(f"checkpoint {step} cannot be read: {_reason(error)}")
                 unreadable.append(step)
         raise RunError(f"none of the checkpoints {unreadable} in {self._directory} can be read; they are left there")
@@ -199,6 +210,8 @@ class Checkpoints:
             aside.parent.mkdir(exist_ok=True)
             shutil.move(Path(self._directory) / str(step), aside)
             say(f"moved it to {aside}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("moved aside")
         self._checkpointer.reload()
 
     def _failure(self, step: int, error: Exception) -> RunError:

@@ -14,11 +14,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from astrojax import config as configs
+from astrojax.console import Progress, format_seconds, say
 from astrojax.errors import RequestError, RunError
+from astrojax.files import write_atomically
+from astrojax.parallel.memory import device_memory
 from astrojax.parallel.mesh import make_mesh
 from astrojax.parallel.sharding import BATCH, abstract_arrays, num_elements, put_batch
 from astrojax.train.checkpoint import Checkpoints
-from astrojax.train.metrics import MetricsWriter, Progress, device_memory, format_seconds, say, write_atomically
+from astrojax.train.metrics import MetricsWriter, check_logging
 from astrojax.train.optimizers import make_optimizer, make_schedule
 from astrojax.train.step import TrainState, init_state, make_train_step
 from astrojax.train.task import RESUMABLE_CHANGES, RunConfig, Task
@@ -49,7 +52,8 @@ class Outcome(NamedTuple):
 
 def checkpoint_directory(workdir: Path, config: RunConfig) -> str:
     """Where the run's checkpoints are: absolute, as Orbax wants it, or a URL."""
-    return config.checkpoint.directory or str((workdir / "checkpoints").absolute())
+    directory = config.checkpoint.directory or str(workdir / "checkpoints")
+    return directory if "://" in directory else str(Path(directory).absolute())
 
 
 def prepare(task: Task, workdir: Path) -> None:
@@ -83,6 +87,9 @@ def _prepare_workdir(task: Task, workdir: Path) -> None:
             workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RequestError(f"--workdir: cannot make {workdir}: {error.strerror or error}") from error
+        elsewhere = task.config.checkpoint.directory
+        if elsewhere and "://" not in elsewhere and any(Path(elsewhere).glob("[0-9]*")):
+            raise RequestError(f"checkpoint.directory={elsewhere} already holds the checkpoints of another run")
         task.prepare(workdir)
     task.open(workdir)
     write_atomically(file, configs.to_json(task.config))
@@ -120,11 +127,13 @@ def train(task: Task, workdir: Path, *, profile: bool = False, devices: list[jax
     config = task.config
     mesh = make_mesh(config.mesh, devices)
     _check_batch(config, mesh)
-    prepare(task, workdir)
+    check_logging(config.logging)
     with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
-        optimizer = make_optimizer(config.optimizer, config.train.steps)
+        optimizer = make_optimizer(config.optimizer, config.train.steps, seed=config.train.seed)
         schedule = make_schedule(config.optimizer, config.train.steps)
+        # Traced before anything is written: a model that does not fit the mesh is refused here.
         abstract = jax.eval_shape(lambda: init_state(task, optimizer, config.train.seed))
+        prepare(task, workdir)
         checkpoints = Checkpoints(checkpoint_directory(workdir, config), config.checkpoint)
         stack.callback(checkpoints.close)
         data = iter(task.training_data())
@@ -153,7 +162,8 @@ class _Run:
         self.task, self.config, self.workdir, self.mesh = task, task.config, workdir, mesh
         self.checkpoints, self.writer, self.stop, self.start = checkpoints, writer, stop, start
         self.progress = Progress(self.config.train.steps, start, task.unit)
-        self.profile = PROFILED_STEPS if profile else ()
+        self.profile = PROFILED_STEPS if profile else None
+        self.tracing = False
         self.first_bad: tuple[int, list[str]] | None = None
         self.warned = False
         # Pace since the last record; the time spent on validation and compilation does not count.
@@ -166,7 +176,7 @@ class _Run:
         pending = None
         try:
             for step in range(self.start + 1, train.steps + 1):
-                self._trace(step - self.start)
+                self._trace(step - self.start, pending)
                 batch = put_batch(next(data), self.mesh)
                 state, metrics = step_fn(state, batch)
                 # Step n is running; n - 1 is done, so reading its metrics does not hold up the device.
@@ -189,7 +199,7 @@ class _Run:
                 if stopping:
                     break
         finally:
-            self._trace(None)
+            self._end_trace()
             self.progress.end_line()
         self.checkpoints.wait()
         return Outcome(
@@ -280,21 +290,25 @@ class _Run:
             wishes = np.any(multihost_utils.process_allgather(wishes), axis=0)
         return bool(wishes[0]), bool(wishes[1])
 
-    def _trace(self, steps_here: int | None) -> None:
-        """Starts and stops the profiler around the profiled steps; None stops it in any case."""
-        if not self.profile:
+    def _trace(self, steps_here: int, metrics: Any) -> None:
+        """Starts and stops the profiler around the profiled steps; ``metrics`` belong to the step before."""
+        if self.profile is None:
             return
         if steps_here == self.profile.start:
+            jax.block_until_ready(metrics)
             jax.profiler.start_trace(str(self.workdir / "tensorboard"))
+            self.tracing = True
         elif steps_here == self.profile.stop:
+            jax.block_until_ready(metrics)
+            self._end_trace()
+
+    def _end_trace(self) -> None:
+        if self.tracing:
             jax.profiler.stop_trace()
+            self.tracing = False
             self.progress.end_line()
-            say(f"profile of steps {self.profile.start} to {self.profile.stop - 1} in {self.workdir}/tensorboard")
-            self.profile = ()
-        elif steps_here is None:
-            with contextlib.suppress(RuntimeError):
-                jax.profiler.stop_trace()
-            say(f"no profile: the run ended before step {self.profile.stop} of this process")
+            say(f"profile from step {self.profile.start} of this process on in {self.workdir}/tensorboard")
+            self.profile = None
 
 
 class _StopSignal:
@@ -325,6 +339,9 @@ def _check_batch(config: RunConfig, mesh: jax.sharding.Mesh) -> None:
     if size % shards:
         field = "microbatch_size" if config.train.microbatch_size else "batch_size"
         raise RequestError(f"train.{field}={size} does not split over the mesh's {shards} data and fsdp devices")
+    if shards % jax.process_count():
+        # Each process reads rows of its own, so no two of them may share a shard of the batch.
+        raise RequestError(f"mesh.data * mesh.fsdp = {shards} does not split over {jax.process_count()} processes")
 
 
 def _announce(task: Task, workdir: Path, mesh: jax.sharding.Mesh, abstract: TrainState, start: int) -> None:
@@ -339,7 +356,9 @@ def _announce(task: Task, workdir: Path, mesh: jax.sharding.Mesh, abstract: Trai
 def _where(bad: list[str]) -> str:
     if not bad:
         return "the loss is not finite"
-    return f"non-finite gradients of {', '.join(bad[:4])}" + (f" and {len(bad) - 4} more" if len(bad) > 4 else "")
+    return f"not finite: gradient or update of {', '.join(bad[:4])}" + (
+        f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+    )
 
 
 def summary(outcome: Outcome) -> str:

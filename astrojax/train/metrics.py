@@ -1,11 +1,8 @@
-"""Where the numbers of a run go: ``metrics.jsonl``, TensorBoard, Weights & Biases and the terminal."""
+"""Where the numbers of a run go: ``metrics.jsonl``, TensorBoard, Weights & Biases."""
 
+import importlib.util
 import json
 import math
-import os
-import resource
-import sys
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import jax
 
 from astrojax.errors import RequestError
+from astrojax.files import write_atomically
 from astrojax.train.task import LoggingConfig
 
 
@@ -78,84 +76,19 @@ def truncate_metrics(workdir: Path, step: int) -> None:
     write_atomically(workdir / "metrics.jsonl", "".join(kept).encode())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces ``path`` as a whole, or leaves it as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+def check_logging(config: LoggingConfig) -> None:
+    """Checks that what ``config`` asks for is installed.
 
-
-def device_memory() -> dict[str, float]:
-    """Bytes in use, peak and limit of the fullest local device; of this process where the device is the host."""
-    statistics = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
-    if statistics:
-        fullest = max(statistics, key=lambda s: s.get("peak_bytes_in_use", 0))
-        names = {"in_use": "bytes_in_use", "peak": "peak_bytes_in_use", "limit": "bytes_limit"}
-        return {name: fullest.get(key, 0) for name, key in names.items()}
-    page = os.sysconf("SC_PAGE_SIZE")
-    return {
-        "in_use": int(Path("/proc/self/statm").read_text().split()[1]) * page if sys.platform == "linux" else 0,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        "limit": os.sysconf("SC_PHYS_PAGES") * page,
-    }
-
-
-def say(line: str) -> None:
-    """Prints a line for the person who watches the run, once for all its processes."""
-    if jax.process_index() == 0:
-        print(line, flush=True)
-
-
-class Progress:
-    """The line a person watches: on a terminal it rewrites itself, in a file each record is a line."""
-
-    def __init__(self, steps: int, start_step: int, unit: str):
-        self._steps, self._start, self._unit = steps, start_step, unit
-        self._began: float | None = None
-
-    def show(self, step: int, loss: float, rate: float | None, skipped: int) -> None:
-        """Prints step, loss, throughput in units per second and the time left, by the mean pace so far."""
-        now = time.monotonic()
-        if self._began is None:  # The first record comes after compilation, which says nothing of the pace.
-            self._began, self._start = now, step
-        done = step - self._start
-        left = (now - self._began) / done * (self._steps - step) if done else None
-        parts = [f"step {step:>{len(str(self._steps))}}/{self._steps}", f"loss {loss:.4f}"]
-        if rate is not None:
-            parts.append(f"{rate:,.0f} {self._unit}/s")
-        if left is not None:
-            parts.append(f"{format_seconds(left)} left")
-        if skipped:
-            parts.append(f"{skipped} skipped")
-        self._print("  ".join(parts))
-
-    def _print(self, line: str) -> None:
-        if jax.process_index():
-            return
-        if sys.stdout.isatty():
-            print(f"\r{line}\x1b[K", end="", flush=True)
-        else:
-            print(line, flush=True)
-
-    def end_line(self) -> None:
-        """Leaves the line on the terminal, so that something else can be printed below it."""
-        if sys.stdout.isatty() and not jax.process_index():
-            print()
-
-
-def format_seconds(seconds: float) -> str:
-    """``75`` as ``1m15s``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+    Raises:
+        RequestError: names the extra to install.
+    """
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise RequestError("logging.wandb=true needs wandb: pip install -e '.[wandb]'")
 
 
 def _start_wandb(workdir: Path, config: LoggingConfig, run_config: dict[str, Any]):
-    try:
-        import wandb
-    except ImportError as error:
-        raise RequestError("logging.wandb=true needs wandb: pip install 'astrojax[wandb]'") from error
+    import wandb
+
     # The run keeps its identity when it is resumed, and no other run of the same name can take it.
     identity = workdir / "wandb-id"
     if not identity.exists():

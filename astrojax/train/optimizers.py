@@ -21,7 +21,7 @@ class OptimizerConfig(Config, tag_field="kind"):
         warmup_steps: linear rise at the start (of each cycle); for ``one_cycle`` the length of its rise.
         final_lr_fraction: the last learning rate over ``peak_lr``.
         cycles: number of cosine falls of ``warm_restarts``.
-        weight_decay: decoupled decay of every weight but scales and biases, times the learning rate.
+        weight_decay: decoupled decay of every weight but norms and biases, times the learning rate.
         clip_norm: gradients are scaled down to this global norm; None leaves them.
     """
 
@@ -94,7 +94,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, _fall(peak, final, steps - warmup)], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(config: OptimizerConfig, steps: int, *, seed: int = 0) -> optax.GradientTransformationExtraArgs:
     """Clipping, the optimizer, decoupled decay and the schedule as one transformation.
 
     Its ``update`` takes ``obj_fn``, the loss as a function of the parameters alone, which Sophia differentiates twice.
@@ -113,7 +113,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             weight_decay_mask=decayed,
             gamma=config.gamma,
             update_interval=config.hessian_every,
-            hessian_diagonal_fn=hutchinson_diagonal(),
+            hessian_diagonal_fn=hutchinson_diagonal(seed),
         )
     else:
         tx = optax.chain(
@@ -128,10 +128,10 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def decayed(params):
-    """Which parameters decay: all but those whose name has ``scale`` or ``bias`` in it."""
+    """Which parameters decay: all but those whose name has ``norm`` or ``bias`` in it."""
 
     def is_decayed(path, _):
-        return not any(word in str(path[-1]) for word in ("scale", "bias"))
+        return not any(word in str(path[-1]) for word in ("norm", "bias"))
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 
@@ -140,7 +140,7 @@ class HutchinsonState(NamedTuple):
     count: jax.Array
 
 
-def hutchinson_diagonal() -> optax.GradientTransformationExtraArgs:
+def hutchinson_diagonal(seed: int) -> optax.GradientTransformationExtraArgs:
     """Estimates the Hessian's diagonal as ``u * (H u)`` with random signs ``u`` (Liu et al. 2023, eq. 6).
 
     Like optax's own, but the signs are drawn in each parameter's sharding, and from a counter instead of a stored key.
@@ -153,7 +153,7 @@ def hutchinson_diagonal() -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, obj_fn, **_):
         del updates
         leaves, treedef = jax.tree.flatten(params)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), state.count), len(leaves))
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.count), len(leaves))
         signs = treedef.unflatten(
             jax.sharding.reshard(jax.random.rademacher(key, leaf.shape, leaf.dtype), jax.typeof(leaf).sharding.spec)
             for key, leaf in zip(keys, leaves, strict=True)

@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
         step: updates attempted so far.
         params: the weights.
         opt_state: the optimizer's statistics.
-        skipped: steps that changed nothing because loss or gradient was not finite.
+        skipped: steps that changed nothing because something was not finite.
         skipped_in_a_row: the length of the current series of such steps.
     """
 
@@ -36,7 +36,9 @@ def init_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -
     """The state before the first step. Traceable: ``jax.eval_shape`` gives its shapes and shardings for free."""
     params = task.init(jax.random.key(seed))
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, optimizer.init(params), zero, zero)
+    # Statistics are float32 whatever the weights are: bfloat16 cannot hold a slowly moving average.
+    opt_state = optimizer.init(jax.tree.map(lambda p: p.astype(jnp.float32), params))
+    return TrainState(zero, params, opt_state, zero, zero)
 
 
 def make_train_step(
@@ -45,10 +47,11 @@ def make_train_step(
     """Builds the step: ``(state, batch) -> (state, metrics)``, to be compiled with the state donated.
 
     Gradients of the micro-batches are summed in float32 and divided by the batch's whole weight, so that accumulation
-    changes nothing but rounding. Where loss or gradient is not finite the state stays and the step is counted.
+    changes nothing but rounding. Where the loss, a gradient or an updated weight is not finite the state stays and the
+    step is counted.
 
     Metrics: ``loss``, ``grad_norm``, ``learning_rate``, ``skipped``, ``skipped_in_a_row``, and ``nonfinite``, which
-    holds for every parameter whether its gradient was non-finite.
+    holds for every parameter whether its gradient or its updated value was not finite.
     """
     config = task.config.train
     micro_batches = config.batch_size // (config.microbatch_size or config.batch_size)
@@ -69,21 +72,22 @@ def make_train_step(
             xs = (jnp.arange(micro_batches), split_batch(batch, micro_batches))
             ((loss, weight), grads), _ = jax.lax.scan(accumulate, ((zero, zero), zeros), xs)
         weight = jnp.maximum(weight, 1e-9)
-        return loss / weight, jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
+        return loss / weight, jax.tree.map(lambda g: g.astype(jnp.float32) / weight, grads)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss, grads = gradients(state.params, batch, key)
 
-        def objective(params):
-            total, weight = task.loss(params, batch, key)
+        def objective(params):  # One micro-batch: a sample is enough for an estimate of the curvature.
+            total, weight = task.loss(params, jax.tree.map(lambda x: x[0], split_batch(batch, micro_batches)), key)
             return total / jnp.maximum(weight, 1e-9)
 
-        squares = jax.tree.map(lambda g: jnp.sum(jnp.square(g.astype(jnp.float32))), grads)
+        squares = jax.tree.map(lambda g: jnp.sum(jnp.square(g)), grads)
         grad_norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, obj_fn=objective)
         params = optax.apply_updates(state.params, updates)
+        nonfinite = jax.tree.map(lambda s, p: ~(jnp.isfinite(s) & jnp.all(jnp.isfinite(p))), squares, params)
+        finite = jnp.isfinite(loss) & ~jnp.any(jnp.stack(jax.tree.leaves(nonfinite)))
 
         keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
         skip = jnp.where(finite, 0, 1)
@@ -100,7 +104,7 @@ def make_train_step(
             "learning_rate": jnp.asarray(schedule(state.step - state.skipped), jnp.float32),
             "skipped": new_state.skipped,
             "skipped_in_a_row": new_state.skipped_in_a_row,
-            "nonfinite": jax.tree.map(lambda s: ~jnp.isfinite(s), squares),
+            "nonfinite": nonfinite,
         }
         return new_state, metrics
 

@@ -78,14 +78,18 @@ class RunConfig(Config, tag_field="task"):
     logging: LoggingConfig = LoggingConfig()
 
 
-# What may differ between a run and the command that resumes it: everything else decides the result.
+# What may differ between a run and the command that resumes it. Changing the number of steps bends the rest of the
+# learning-rate schedule, which is what someone who asks for more steps expects.
 RESUMABLE_CHANGES = (
     "train.steps",
     "train.log_every",
     "train.max_skipped_steps",
     "train.memory_warning_fraction",
     "mesh",
-    "checkpoint",
+    "checkpoint.every_steps",
+    "checkpoint.every_minutes",
+    "checkpoint.keep",
+    "checkpoint.keep_best",
     "logging",
 )
 

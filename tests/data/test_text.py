@@ -101,7 +101,7 @@ def test_the_last_batch_is_filled_up_with_nothing():
 
 
 def test_tokens_decode_to_the_text(tokenizer):
-    texts = ["the star\n\n  orbits — 恒星 ⭐ \x00 é", "", "   "]
+    texts = [f"spelled out: {END_OF_TEXT}.", "the star\n\n  orbits — 恒星 ⭐ \x00 é", "", "   "]
     end = tokenizer.token_to_id(END_OF_TEXT)
     for text, tokens in zip(texts, encode_documents(tokenizer, texts), strict=True):
         assert tokens[0] == tokens[-1] == end

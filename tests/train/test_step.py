@@ -17,11 +17,12 @@ class LeastSquares:
 
     unit, units_per_example, resumable_changes = "rows", 1, ()
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, params_dtype=jnp.float32):
+        self.config, self.params_dtype = config, params_dtype
 
     def init(self, key):
-        return {"w_df": jax.random.normal(key, (3, 2)), "bias_f": jnp.zeros((2,))}
+        params = {"w_df": jax.random.normal(key, (3, 2)), "bias_f": jnp.zeros((2,))}
+        return jax.tree.map(lambda p: p.astype(self.params_dtype), params)
 
     def loss(self, params, batch, key):
         del key
@@ -96,6 +97,21 @@ def test_a_non_finite_step_changes_nothing_and_is_counted(mesh, bad):
     after, healthy = step(after, batch(mesh, 2))
     assert (int(healthy["skipped"]), int(healthy["skipped_in_a_row"])) == (2, 0)
     assert not np.array_equal(after.params["w_df"], state.params["w_df"])
+
+
+@pytest.mark.parametrize("microbatch_size", [None, 2])
+@pytest.mark.parametrize("kind", ["adamw", "lion", "sophia", "adafactor"])
+def test_a_step_keeps_every_shape_and_dtype(mesh, kind, microbatch_size):
+    """Else the second step would compile again, and a checkpoint would not fit the state it is restored into."""
+    overrides = {"train.batch_size": "8", "train.microbatch_size": str(microbatch_size), "optimizer": kind}
+    task = LeastSquares(configs.override(configs.load_config("configs/llm.py"), overrides), params_dtype=jnp.bfloat16)
+    optimizer = make_optimizer(task.config.optimizer, 10)
+    step = make_train_step(task, optimizer, make_schedule(task.config.optimizer, 10))
+    state = jax.eval_shape(lambda: init_state(task, optimizer, 0))
+    after, _ = jax.eval_shape(step, state, batch(mesh))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert state.params["w_df"].dtype == jnp.bfloat16
+    assert {x.dtype for x in jax.tree.leaves(state.opt_state)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
 def test_a_batch_of_no_weight_moves_nothing_but_the_count(mesh):
