@@ -137,6 +137,7 @@ def train(task: Task, workdir: Path, *, profile: bool = False, devices: list[jax
         checkpoints = Checkpoints(checkpoint_directory(workdir, config), config.checkpoint)
         stack.callback(checkpoints.close)
         data = iter(task.training_data())
+        stack.callback(data.close)
         restored = checkpoints.resume(abstract_arrays(abstract, mesh))
         if restored is None:
             state = jax.jit(lambda: init_state(task, optimizer, config.train.seed))()
