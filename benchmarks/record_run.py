@@ -1,6 +1,7 @@
 """Keeps the evaluation of a finished run among the benchmark results.
 
-python -m benchmarks.record_run runs/llm llm_tiny --training-seconds 274 --command "python launch.py --config configs/llm.py"
+python -m benchmarks.record_run runs/llm llm_tiny --training-seconds 274 \\
+    --command "python launch.py --config configs/llm.py"
 """
 
 import argparse
