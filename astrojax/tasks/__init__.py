@@ -17,8 +17,7 @@ def make_task(config: RunConfig) -> Task:
     Raises:
         RequestError: the configuration belongs to no task.
     """
-    name = getattr(type(config), "__struct_config__", None) and type(config).__struct_config__.tag
-    module, task, _ = _entry(name)
+    module, task, _ = _entry(type(config).__struct_config__.tag)
     return getattr(importlib.import_module(module), task)(config)
 
 

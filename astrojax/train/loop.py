@@ -81,7 +81,11 @@ def prepare(task: Task, workdir: Path) -> None:
 def _prepare_workdir(task: Task, workdir: Path) -> None:
     file = workdir / "config.json"
     if file.exists():
-        check_same_run(configs.from_json(file.read_bytes(), type(task.config)), task, workdir)
+        try:
+            existing = configs.from_json(file.read_bytes(), type(task.config))
+        except RequestError as error:
+            raise RequestError(f"{file}: {error}; choose another --workdir") from error
+        check_same_run(existing, task, workdir)
     else:
         try:
             workdir.mkdir(parents=True, exist_ok=True)

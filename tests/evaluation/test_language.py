@@ -52,51 +52,24 @@ def evaluated(tmp_path_factory, corpus, questions):
 
 def test_bits_per_byte_are_those_of_each_token_in_its_window(evaluated):
     seq_len, overlap = 64, 32
-    nats, count = 0.0, 0
-    for tokens in (evaluated.task.stores["heldout"][i] for i in range(2)):
-        tokens = np.asarray(tokens, np.int32)
-        for target in range(1, len(tokens)):
-            window = max((target - 1 - overlap) // (seq_len - overlap), 0) if target > seq_len else 0
-            start = window * (seq_len - overlap)
-            if target % 37 == 1:  # A sample: each needs a forward pass of its own.
-                log_p = evaluated.log_softmax(np.pad(tokens[start:target], (0, seq_len - (target - start))))
-                nats -= log_p[target - start - 1, tokens[target]]
-                count += 1
     store = evaluated.task.stores["heldout"]
-    expected = 0.0
-    with jax.set_mesh(evaluated.outcome.mesh):
-        scores = {}
-        windows = list(_windows(evaluated, store, overlap))
-        for document, start, log_likelihood, batch_mask in windows:
-            for offset in np.flatnonzero(batch_mask):
-                scores[document, start + offset + 1] = log_likelihood[offset]
-    for document in range(2):
-        for target in range(1, len(store[document])):
-            if target % 37 == 1:
-                expected -= scores[document, target]
-    assert count > 20
-    assert nats == pytest.approx(expected, rel=1e-4)
-    total = -sum(scores.values())
-    bytes_held_out = sum(len(d.text.encode()) for d in read_documents(evaluated.corpus) if split_of(d.id) == "heldout")
-    assert evaluated.metrics["bits_per_byte"] == pytest.approx(total / math.log(2) / bytes_held_out, rel=1e-5)
-    assert evaluated.metrics["perplexity"] == pytest.approx(math.exp(total / len(scores)), rel=1e-5)
-    assert len(scores) == sum(len(store[i]) - 1 for i in range(len(store)))
-
-
-def _windows(evaluated, store, overlap):
-    from astrojax.data.text import scoring_windows
-
-    places = [
-        (document, start)
-        for document in range(len(store))
-        for start in range(0, max(len(store[document]) - 1 - overlap, 1), 64 - overlap)
-    ]
-    windows = scoring_windows(store, seq_len=64, overlap=overlap)
-    rows = []
-    for scores, batch in evaluated.task.score_windows(evaluated.outcome.params, evaluated.outcome.mesh, windows):
-        rows += list(zip(scores, batch["loss_mask"], strict=True))
-    for (document, start), (scores, mask) in zip(places, rows, strict=False):
-        yield document, start, scores, mask
+    nats, count = 0.0, 0
+    for tokens in (np.asarray(store[i], np.int32) for i in range(len(store))):
+        target = 1
+        while target < len(tokens):
+            start = 0 if target == 1 else target - 1 - overlap
+            window = tokens[start : start + seq_len + 1]
+            log_p = evaluated.log_softmax(np.pad(window[:-1], (0, seq_len + 1 - len(window))))
+            targets = np.arange(target, start + len(window))
+            nats -= float(np.sum(log_p[targets - start - 1, tokens[targets]]))
+            count += len(targets)
+            target = start + len(window)
+    held_out = [d.text for d in read_documents(evaluated.corpus) if split_of(d.id) == "heldout"]
+    num_bytes = sum(len(text.encode()) for text in held_out)
+    assert count == evaluated.metrics["tokens"] == sum(len(store[i]) - 1 for i in range(len(store)))
+    assert evaluated.metrics["bytes"] == num_bytes
+    assert evaluated.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+    assert evaluated.metrics["perplexity"] == pytest.approx(math.exp(nats / count), rel=1e-4)
 
 
 def test_packed_choices_score_like_choices_alone(evaluated):

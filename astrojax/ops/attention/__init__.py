@@ -1,6 +1,6 @@
 """Scaled dot-product attention: one public function, one file per implementation."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxtyping import Array, Float, Int
 
@@ -42,7 +42,7 @@ def attention(
         raise ValueError(f"key and value differ in shape: {key.shape} and {value.shape}")
     if segment_ids is not None and query.shape[1] != key.shape[1]:
         raise ValueError(f"segment_ids need as many queries as keys, got {query.shape[1]} and {key.shape[1]}")
-    if implementation not in ("auto", "reference"):
+    if implementation not in get_args(Implementation):
         raise ValueError(f"unknown attention {implementation=}")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     return reference.attention(query, key, value, causal=causal, segment_ids=segment_ids, scale=scale)
