@@ -1,6 +1,6 @@
 """Keeps the evaluation of a finished run among the benchmark results.
 
-python -m benchmarks.record_run runs/llm llm_tiny --training-seconds 274 \\
+python -m benchmarks.record_run runs/llm llm_tiny --training-seconds 295 --commit 7ff0664 \\
     --command "python launch.py --config configs/llm.py"
 """
 
@@ -20,9 +20,11 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--command", required=True, help="the command that made the run")
     parser.add_argument("--training-seconds", type=float, required=True, help="as the run printed them")
+    parser.add_argument("--commit", required=True, help="the commit that made the run")
     flags = parser.parse_args()
     figures = {
-        "run": flags.command,
+        "command": flags.command,
+        "commit": flags.commit,
         "training_seconds": flags.training_seconds,
         "evaluation": json.loads((flags.workdir / "eval" / "metrics.json").read_text()),
         "last_step": json.loads((flags.workdir / "metrics.jsonl").read_text().splitlines()[-1]),

@@ -24,7 +24,10 @@ from astrojax.train.task import CheckpointConfig, TrainConfig
 
 
 def tiny() -> LanguageConfig:
-    """3.2M parameters, float32 throughout."""
+    """3.2M parameters, float32 throughout: about 5 minutes on two CPU cores, 1.57 bits per byte of held-out text.
+
+    With --config.train.steps=4200, 14 minutes: 1.37. Figures and commits: benchmarks/results/llm_tiny*.json.
+    """
     return LanguageConfig(
         model=TransformerConfig(
             vocab_size=4096,
