@@ -13,7 +13,7 @@ import pytest
 
 import launch as launcher
 from astrojax.runs import load_run
-from tests.conftest import ROOT, command, environment
+from tests.conftest import ROOT, SMALL, command, environment
 
 METRICS = {
     "bits_per_byte",
@@ -88,8 +88,6 @@ def start_two(workdir, overrides) -> list[subprocess.Popen]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, corpus, questions):
     """A finished run of 12 steps, and what it printed."""
-    from tests.conftest import SMALL
-
     workdir = tmp_path_factory.mktemp("trained") / "run"
     overrides = SMALL | {"data.path": corpus, "data.questions_path": questions}
     done = subprocess.run(

@@ -17,13 +17,12 @@ from astrojax.evaluation.language import unigram_bits_per_byte, wilson_interval,
 from astrojax.evaluation.plots import plot_learning_curve
 from astrojax.tasks import make_task
 from astrojax.train import loop
+from tests.conftest import SMALL
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory, corpus, questions):
     """A barely trained model with its evaluation, and everything needed to compute it again."""
-    from tests.conftest import SMALL
-
     workdir = tmp_path_factory.mktemp("evaluated")
     overrides = SMALL | {"data.path": corpus, "data.questions_path": questions, "train.steps": "3"}
     task = make_task(configs.override(configs.load_config("configs/llm.py"), overrides))

@@ -10,6 +10,7 @@ from astrojax.runs import load_run
 from astrojax.tasks import make_task
 from astrojax.train import loop
 from astrojax.train.metrics import read_metrics
+from tests.conftest import SMALL
 
 STEPS = 20
 
@@ -32,8 +33,6 @@ def losses(workdir) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory, corpus, questions):
-    from tests.conftest import SMALL
-
     workdir = tmp_path_factory.mktemp("one") / "run"
     train(SMALL | {"data.path": corpus, "data.questions_path": questions}, workdir)
     return workdir
