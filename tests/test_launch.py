@@ -200,6 +200,7 @@ def test_a_diverging_run_stops_and_says_where(small, tmp_path, launch):
     assert "gradient or update of blocks.attention" in line
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_save_and_nothing_else(small, tmp_path, launch):
     """A limit on file sizes stands in for the disk: writing beyond it fails in the same system call."""
     workdir = tmp_path / "run"
