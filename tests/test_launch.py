@@ -127,6 +127,12 @@ def test_the_profile_is_where_tensorboard_looks(trained):
     assert "profile from step 4" in done.stdout
 
 
+def test_a_run_too_short_to_profile_says_so(small, tmp_path, launch):
+    done = launch(tmp_path / "run", small | {"train.steps": "2", "data.questions_path": "none"}, "--profile")
+    assert done.returncode == 0, done.stderr
+    assert "no profile: the run ended before step 4" in done.stdout
+
+
 def test_the_same_command_again_only_evaluates(trained, launch):
     workdir, overrides, _ = trained
     before = parameter_bytes(workdir)

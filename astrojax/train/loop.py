@@ -206,6 +206,8 @@ class _Run:
         finally:
             self._end_trace()
             self.progress.end_line()
+        if self.profile is not None:
+            say(f"no profile: the run ended before step {self.profile.start} of this process")
         self.checkpoints.wait()
         return Outcome(
             step=step,
@@ -361,9 +363,8 @@ def _announce(task: Task, workdir: Path, mesh: jax.sharding.Mesh, abstract: Trai
 def _where(bad: list[str]) -> str:
     if not bad:
         return "the loss is not finite"
-    return f"not finite: gradient or update of {', '.join(bad[:4])}" + (
-        f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-    )
+    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+    return f"not finite: gradient or update of {', '.join(bad[:4])}{more}"
 
 
 def summary(outcome: Outcome) -> str:

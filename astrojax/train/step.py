@@ -87,7 +87,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, obj_fn=objective)
         params = optax.apply_updates(state.params, updates)
         nonfinite = jax.tree.map(lambda s, p: ~(jnp.isfinite(s) & jnp.all(jnp.isfinite(p))), squares, params)
-        finite = jnp.isfinite(loss) & ~jnp.any(jnp.stack(jax.tree.leaves(nonfinite)))
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & ~jnp.any(jnp.stack(jax.tree.leaves(nonfinite)))
 
         keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
         skip = jnp.where(finite, 0, 1)
