@@ -17,6 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from astrojax.config import Config, Positive, PositiveFloat
 from astrojax.ops import attention as attention_ops
+from astrojax.ops.embedding import embed
+from astrojax.parallel.sharding import gathered
 from astrojax.precision import Precision
 
 # What each layer keeps for the backward pass; everything else is computed again. The policy covers every layer.
@@ -122,19 +124,6 @@ def rotate(x: Float[Array, "b t n h"], angles: tuple[Array, Array]) -> Float[Arr
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
-def gathered(weight: nnx.Param, precision: Precision) -> Array:
-    """A weight in compute dtype, collected over ``fsdp`` (its ``tensor`` split stays) just before it is used."""
-    value = weight[...].astype(precision.compute_dtype)
-
-    def without_fsdp(axes):
-        if isinstance(axes, tuple):
-            axes = tuple(axis for axis in axes if axis != "fsdp")
-            return axes[0] if len(axes) == 1 else axes or None
-        return None if axes == "fsdp" else axes
-
-    return jax.sharding.reshard(value, P(*(without_fsdp(axes) for axes in jax.typeof(value).sharding.spec)))
-
-
 def linear(x: Float[Array, "b t i"], weight: nnx.Param, precision: Precision) -> Float[Array, "b t o"]:
     """``x @ weight`` in compute dtype, summed in the accumulate dtype and left in it; ``weight`` is ``[i, o]``.
 
@@ -143,9 +132,9 @@ def linear(x: Float[Array, "b t i"], weight: nnx.Param, precision: Precision) ->
     """
     b, t, i = x.shape
     rows = jax.typeof(x).sharding.spec[0]
-    kernel = gathered(weight, precision)
+    kernel = gathered(weight[...].astype(precision.compute_dtype))
     x_ri = jnp.reshape(x, (b * t, i), out_sharding=P(rows, jax.typeof(x).sharding.spec[2]))
-    columns = jax.typeof(kernel).sharding.spec[1]
+    columns = jax.typeof(kernel).sharding.spec.partitions[1]
     y_ro = jnp.einsum(
         "ri,io->ro", x_ri, kernel, preferred_element_type=precision.accumulate_dtype, out_sharding=P(rows, columns)
     )
@@ -188,6 +177,12 @@ class Attention(nnx.Module):
         return linear(out_bto, self.o_od, p).astype(x_btd.dtype)
 
 
+@jax.checkpoint
+def _gate(gate_btf, up_btf):
+    # Checkpointed: the backward pass keeps these two and not the sigmoid and the product as well.
+    return jax.nn.silu(gate_btf) * up_btf
+
+
 class SwiGLU(nnx.Module):
     """Gated feed-forward layer ``(silu(x gate) * (x up)) down`` (Shazeer 2020)."""
 
@@ -202,7 +197,7 @@ class SwiGLU(nnx.Module):
         p = self.config.precision
         gate_btf = linear(x_btd, self.gate_df, p)
         up_btf = linear(x_btd, self.up_df, p)
-        hidden_btf = (jax.nn.silu(gate_btf) * up_btf).astype(x_btd.dtype)
+        hidden_btf = _gate(gate_btf, up_btf).astype(x_btd.dtype)
         return linear(hidden_btf, self.down_fd, p).astype(x_btd.dtype)
 
 
@@ -216,8 +211,9 @@ class Block(nnx.Module):
         self.mlp_norm_d = _ones(config)
         self.mlp = SwiGLU(config, rngs=rngs)
 
-    def __call__(self, x_btd, angles, segment_ids):
+    def __call__(self, x_btd, segment_ids, positions):
         eps = self.config.norm_eps
+        angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
         x_btd += self.attention(rms_norm(x_btd, self.attention_norm_d[...], eps), angles, segment_ids)
         x_btd += self.mlp(rms_norm(x_btd, self.mlp_norm_d[...], eps))
         return x_btd
@@ -235,10 +231,15 @@ class Transformer(nnx.Module):
         if not config.tie_embeddings:
             self.head_dv = _normal(rngs, (d, v), d**-0.5, config, SHARDING.head_dv)
 
+    def embed(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+        """What the first layer reads."""
+        x_btd = embed(self.embed_vd[...], tokens, SHARDING.act_btd).astype(self.config.precision.compute_dtype)
+        return x_btd * self.config.d_model**0.5 if self.config.tie_embeddings else x_btd
+
     def hidden(
         self, tokens: Int[Array, "b t"], segment_ids: Int[Array, "b t"], positions: Int[Array, "b t"]
     ) -> Float[Array, "b t d"]:
-        """What the unembedding reads, at every position.
+        """What the last layer leaves, at every position; the final norm belongs to :meth:`normalised`.
 
         Args:
             tokens: token ids.
@@ -246,29 +247,29 @@ class Transformer(nnx.Module):
             positions: the place of each token in its document.
         """
         config = self.config
-        embed_vd = jax.sharding.reshard(self.embed_vd[...], P(None, None))
-        x_btd = embed_vd.at[tokens].get(out_sharding=SHARDING.act_btd).astype(config.precision.compute_dtype)
-        if config.tie_embeddings:
-            x_btd *= config.d_model**0.5
-        angles = rotary_angles(positions, config.head_dim, config.rope_theta)
 
         @functools.partial(jax.checkpoint, prevent_cse=False, policy=REMAT_POLICIES[config.remat])
         def layer(x_btd, block):
-            return block(x_btd, angles, segment_ids), None  # never return the block: scan would stack its weights
+            return block(x_btd, segment_ids, positions), None  # never return the block: scan would stack its weights
 
-        x_btd, _ = jax.lax.scan(layer, x_btd, self.blocks, unroll=min(config.scan_unroll, config.num_layers))
-        return rms_norm(x_btd, self.final_norm_d[...], config.norm_eps)
+        x_btd, _ = jax.lax.scan(
+            layer, self.embed(tokens), self.blocks, unroll=min(config.scan_unroll, config.num_layers)
+        )
+        return x_btd
+
+    def normalised(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """What the unembedding reads."""
+        return rms_norm(x_btd, self.final_norm_d[...], self.config.norm_eps)
 
     def head(self) -> Float[Array, "d v"]:
         """The unembedding matrix in compute dtype."""
         if self.config.tie_embeddings:
-            embed_vd = self.embed_vd[...].astype(self.config.precision.compute_dtype)
-            return jax.sharding.reshard(embed_vd.T, P(None, "tensor"))
-        return gathered(self.head_dv, self.config.precision)
+            return gathered(self.embed_vd[...].astype(self.config.precision.compute_dtype)).T
+        return gathered(self.head_dv[...].astype(self.config.precision.compute_dtype))
 
     def __call__(self, tokens, segment_ids, positions) -> Float[Array, "b t v"]:
         """Logits in float32. Training and scoring go through :mod:`astrojax.ops.cross_entropy` instead."""
-        x_btd = self.hidden(tokens, segment_ids, positions)
+        x_btd = self.normalised(self.hidden(tokens, segment_ids, positions))
         return jnp.einsum("btd,dv->btv", x_btd, self.head(), preferred_element_type=jnp.float32)
 
 

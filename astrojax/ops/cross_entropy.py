@@ -52,7 +52,9 @@ def _cross_entropy(hidden, head, targets, weights, chunk_tokens):
 
 
 def _forward(hidden, head, targets, weights, chunk_tokens):
-    head_spec = jax.typeof(head).sharding.spec
+    spec = jax.typeof(head).sharding.spec
+    # Where the head was gathered from other devices its gradient stays a partial sum here, to be added up once.
+    head_spec = jax.P(*spec.partitions, unreduced=spec.reduced)
 
     def chunk(carry, xs):
         loss, head_grad_dv = carry
@@ -64,11 +66,11 @@ def _forward(hidden, head, targets, weights, chunk_tokens):
         grad_btv = grad_btv.astype(head.dtype)
         hidden_grad_btd = jnp.einsum("btv,dv->btd", grad_btv, head, out_sharding=jax.typeof(hidden_btd).sharding)
         head_grad_dv += jnp.einsum(
-            "btd,btv->dv", hidden_btd, grad_btv, preferred_element_type=jnp.float32, out_sharding=jax.P(*head_spec)
+            "btd,btv->dv", hidden_btd, grad_btv, preferred_element_type=jnp.float32, out_sharding=head_spec
         )
         return (loss + jnp.sum(nll_bt * weights_bt), head_grad_dv), (hidden_grad_btd, nll_bt)
 
-    zero = (jnp.float32(0), jnp.zeros(head.shape, jnp.float32, out_sharding=jax.P(*head_spec)))
+    zero = (jnp.float32(0), jnp.zeros(head.shape, jnp.float32, out_sharding=head_spec))
     (loss, head_grad_dv), (hidden_grad, nll) = jax.lax.scan(
         chunk, zero, _split((hidden, targets, weights), chunk_tokens)
     )
@@ -79,8 +81,9 @@ def _forward(hidden, head, targets, weights, chunk_tokens):
 
 def _backward(chunk_tokens, residuals, loss_grad):
     hidden_grad_btd, head_grad_dv, nll_bt = residuals
-    scale = loss_grad.astype(hidden_grad_btd.dtype)
-    return hidden_grad_btd * scale, head_grad_dv * loss_grad.astype(head_grad_dv.dtype), None, nll_bt * loss_grad
+    partial = jax.typeof(head_grad_dv).sharding.spec.unreduced
+    head_scale = jax.sharding.reshard(loss_grad.astype(head_grad_dv.dtype), jax.P(reduced=partial))
+    return hidden_grad_btd * loss_grad.astype(hidden_grad_btd.dtype), head_grad_dv * head_scale, None, nll_bt * loss_grad
 
 
 _cross_entropy.defvjp(_forward, _backward)

@@ -117,9 +117,7 @@ class LanguageTask:
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key  # No dropout.
         model = self.model(params)
-        hidden_btd = model.hidden(batch["tokens"], batch["segment_ids"], batch["positions"])
-        total = cross_entropy(hidden_btd, model.head(), batch["targets"], batch["loss_mask"], chunk_tokens=CHUNK_TOKENS)
-        return total, jnp.sum(batch["loss_mask"])
+        return _loss(model, model.hidden(batch["tokens"], batch["segment_ids"], batch["positions"]), batch)
 
     def training_data(self) -> grain.IterDataset:
         return text.training_windows(
@@ -180,7 +178,7 @@ class LanguageTask:
         @jax.jit
         def score(params, batch):
             model = self.model(params)
-            hidden_btd = model.hidden(batch["tokens"], batch["segment_ids"], batch["positions"])
+            hidden_btd = model.normalised(model.hidden(batch["tokens"], batch["segment_ids"], batch["positions"]))
             scores_bt = token_log_likelihood(hidden_btd, model.head(), batch["targets"], chunk_tokens=CHUNK_TOKENS)
             return jax.sharding.reshard(scores_bt, P(None, None))
 
@@ -188,6 +186,13 @@ class LanguageTask:
 
     def _new_model(self, key: jax.Array) -> Transformer:
         return Transformer(self.config.model, rngs=nnx.Rngs(params=key))
+
+
+def _loss(model: Transformer, hidden_btd: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The loss of what the last layer leaves, summed over tokens, and the number of tokens that count."""
+    hidden_btd = model.normalised(hidden_btd)
+    total = cross_entropy(hidden_btd, model.head(), batch["targets"], batch["loss_mask"], chunk_tokens=CHUNK_TOKENS)
+    return total, jnp.sum(batch["loss_mask"])
 
 
 _SPLITS = ("train", "validation", "heldout")
