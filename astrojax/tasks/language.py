@@ -19,11 +19,11 @@ from astrojax.data.token_store import TokenStore, write_token_store
 from astrojax.errors import RequestError
 from astrojax.evaluation import language as evaluation
 from astrojax.files import write_atomically
-from astrojax.models.transformer import Transformer, TransformerConfig, check_mesh
+from astrojax.models.transformer import Block, Transformer, TransformerConfig, check_mesh
 from astrojax.ops.cross_entropy import cross_entropy, token_log_likelihood
 from astrojax.parallel.mesh import UNIT_MESH
 from astrojax.parallel.sharding import put_batch
-from astrojax.train.task import Batch, Params, RunConfig
+from astrojax.train.task import Batch, LayerStack, Params, RunConfig
 
 # Logits exist for about this many tokens at a time; on a CPU smaller chunks stay in cache.
 CHUNK_TOKENS = 1024
@@ -68,6 +68,17 @@ class LanguageTask:
         self.units_per_example = config.data.seq_len
         with jax.sharding.use_abstract_mesh(UNIT_MESH):
             self.graphdef = nnx.graphdef(jax.eval_shape(lambda: self._new_model(jax.random.key(0))))
+            block = nnx.graphdef(jax.eval_shape(lambda: Block(config.model, rngs=nnx.Rngs(params=jax.random.key(0)))))
+        self.stack = LayerStack(
+            layers="blocks",
+            embed_params=("embed_vd",),
+            head_params=("final_norm_d", "embed_vd" if config.model.tie_embeddings else "head_dv"),
+            embed=lambda params, batch, key: self.model(params).embed(batch["tokens"]),
+            layer=lambda weights, x_btd, batch: nnx.merge(block, weights)(
+                x_btd, batch["segment_ids"], batch["positions"]
+            ),
+            head=lambda params, x_btd, batch: _loss(self.model(params), x_btd, batch),
+        )
 
     def prepare(self, workdir: Path) -> None:
         data = self.config.data

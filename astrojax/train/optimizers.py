@@ -8,29 +8,39 @@ import optax
 import optax.contrib
 
 from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from astrojax.train.adafactor import scale_by_factored_rms
 
 
-class OptimizerConfig(Config, tag_field="kind"):
+class ScheduleConfig(Config, tag_field="kind"):
     """What all optimizers share.
 
     Attributes:
         peak_lr: the highest learning rate.
         schedule: its course: ``cosine`` falls to the end, ``one_cycle`` rises and falls as cosines (Smith and Topin
             2017), ``warm_restarts`` repeats ``cycles`` cosine falls (Loshchilov and Hutter 2016), each with its
-            warm-up; ``constant`` stays.
+            warm-up; ``constant`` stays; ``inverse_sqrt`` is the smaller of ``peak_lr`` and ``1 / sqrt(step)`` (Shazeer
+            and Stern 2018, section 9).
         warmup_steps: linear rise at the start (of each cycle); for ``one_cycle`` the length of its rise.
         final_lr_fraction: the last learning rate over ``peak_lr``.
         cycles: number of cosine falls of ``warm_restarts``.
         weight_decay: decoupled decay of every weight but norms and biases, times the learning rate.
-        clip_norm: gradients are scaled down to this global norm; None leaves them.
     """
 
     peak_lr: PositiveFloat = 1e-3
-    schedule: Literal["constant", "cosine", "one_cycle", "warm_restarts"] = "cosine"
+    schedule: Literal["constant", "cosine", "one_cycle", "warm_restarts", "inverse_sqrt"] = "cosine"
     warmup_steps: NonNegative = 100
     final_lr_fraction: Fraction = 0.1
     cycles: Positive = 3
     weight_decay: NonNegativeFloat = 0.1
+
+
+class OptimizerConfig(ScheduleConfig):
+    """What the optimizers share that see the whole gradient.
+
+    Attributes:
+        clip_norm: gradients are scaled down to this global norm; None leaves them.
+    """
+
     clip_norm: PositiveFloat | None = 1.0
 
 
@@ -63,22 +73,48 @@ class Sophia(OptimizerConfig, tag="sophia"):
 
 
 class Adafactor(OptimizerConfig, tag="adafactor"):
-    """Factored second moments, updates clipped by their root mean square, no momentum (Shazeer and Stern 2018)."""
+    """Factored second moments, updates clipped by their root mean square, no momentum (Shazeer and Stern 2018).
+
+    Attributes:
+        relative_step: the learning rate is times the root mean square of the tensor it moves, at least 1e-3.
+        decay_rate: the moments' decay at step ``t`` is ``1 - t^-decay_rate``.
+        min_dim_size_to_factor: tensors whose second-largest axis is smaller keep whole moments.
+    """
 
     peak_lr: PositiveFloat = 3e-3
-    weight_decay: NonNegativeFloat = 0.1
+    relative_step: bool = False
     decay_rate: Fraction = 0.8
     min_dim_size_to_factor: Positive = 128
 
 
-Optimizer = AdamW | Lion | Sophia | Adafactor
+class FusedAdafactor(ScheduleConfig, tag="fused_adafactor"):
+    """Adafactor inside the backward pass (:mod:`astrojax.train.fused_step`): the gradient never exists as a whole, so
+    that it cannot be scaled by its norm either. bfloat16 weights are rounded stochastically.
+
+    Attributes:
+        relative_step: as for ``adafactor``.
+        decay_rate: as for ``adafactor``.
+        min_dim_size_to_factor: as for ``adafactor``.
+        inputs_on_host: what the layers read is kept in host memory between the passes.
+    """
+
+    peak_lr: PositiveFloat = 3e-3
+    relative_step: bool = False
+    decay_rate: Fraction = 0.8
+    min_dim_size_to_factor: Positive = 128
+    inputs_on_host: bool = False
 
 
-def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+Optimizer = AdamW | Lion | Sophia | Adafactor | FusedAdafactor
+
+
+def make_schedule(config: ScheduleConfig, steps: int) -> optax.Schedule:
     """The learning rate of each step of a run of ``steps``."""
     peak, final, warmup = config.peak_lr, config.peak_lr * config.final_lr_fraction, min(config.warmup_steps, steps)
     # The warm-up's first step already moves: a rate of zero would waste one update.
     rise = optax.linear_schedule(peak / max(warmup, 1), peak, max(warmup - 1, 1))
+    if config.schedule == "inverse_sqrt":
+        return lambda step: jnp.minimum(peak, (step + 1.0) ** -0.5)
     if config.schedule == "constant":
         return optax.join_schedules([rise, optax.constant_schedule(peak)], [warmup])
     if config.schedule == "warm_restarts":
@@ -94,10 +130,19 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, _fall(peak, final, steps - warmup)], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int, *, seed: int = 0) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(
+    config: ScheduleConfig, steps: int, *, seed: int = 0, layers: str | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Clipping, the optimizer, decoupled decay and the schedule as one transformation.
 
     Its ``update`` takes ``obj_fn``, the loss as a function of the parameters alone, which Sophia differentiates twice.
+
+    Args:
+        config: which optimizer.
+        steps: the length of the run.
+        seed: of what the optimizer draws.
+        layers: the entry of the parameters whose tensors are stacked over layers; Adafactor treats each layer's tensors
+            as its own.
     """
     schedule = make_schedule(config, steps)
     if isinstance(config, AdamW):
@@ -116,15 +161,43 @@ def make_optimizer(config: OptimizerConfig, steps: int, *, seed: int = 0) -> opt
             hessian_diagonal_fn=hutchinson_diagonal(seed),
         )
     else:
-        tx = optax.chain(
-            optax.scale_by_factored_rms(
-                decay_rate=config.decay_rate, min_dim_size_to_factor=config.min_dim_size_to_factor
-            ),
-            optax.clip_by_block_rms(1.0),
-            optax.add_decayed_weights(config.weight_decay, mask=decayed),
-            optax.scale_by_learning_rate(schedule),
-        )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), tx) if config.clip_norm else tx
+        tx = per_layer(make_adafactor(config, steps), layers)
+    clip_norm = getattr(config, "clip_norm", None)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
+
+
+def make_adafactor(config: Adafactor | FusedAdafactor, steps: int) -> optax.GradientTransformation:
+    """Adafactor for tensors that are not stacked, without clipping of the gradient."""
+    return optax.chain(
+        scale_by_factored_rms(config.decay_rate, config.min_dim_size_to_factor),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(1e-3) if config.relative_step else optax.identity(),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(make_schedule(config, steps)),
+    )
+
+
+def per_layer(optimizer: optax.GradientTransformation, layers: str | None) -> optax.GradientTransformation:
+    """Applies ``optimizer`` to every entry of the parameters on its own, and to each layer of those stacked in
+    ``layers``. Its state is a dict of the entries' states."""
+
+    def over(name, function):
+        return jax.vmap(function) if name == layers else function
+
+    def init(params):
+        return {name: over(name, optimizer.init)(_named(name, entry)) for name, entry in params.items()}
+
+    def update(updates, state, params):
+        results = {
+            name: over(name, optimizer.update)(_named(name, updates[name]), state[name], _named(name, params[name]))
+            for name in params
+        }
+        return {name: result[0][name] for name, result in results.items()}, {n: r[1] for n, r in results.items()}
+
+    def _named(name, entry):
+        return {name: entry}
+
+    return optax.with_extra_args_support(optax.GradientTransformation(init, update))
 
 
 def decayed(params):

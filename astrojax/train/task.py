@@ -1,7 +1,8 @@
 """What the training loop needs to know of a task, and the configuration every task shares."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grain
 import jax
@@ -94,6 +95,28 @@ RESUMABLE_CHANGES = (
 )
 
 
+class LayerStack(NamedTuple):
+    """How a loss is made of equal layers, which is what a step needs that updates each of them as it goes.
+
+    ``head(params, layer(..., layer(..., embed(params, batch, key), batch), batch), batch)`` is the task's loss.
+
+    Attributes:
+        layers: the entry of the parameters that holds the layers' weights, stacked on their first axis.
+        embed_params: the entries that ``embed`` reads.
+        head_params: the entries that ``head`` reads.
+        embed: ``(params, batch, key) -> x``, what the first layer reads: arrays ``[batch, ...]``.
+        layer: ``(weights, x, batch) -> x`` for the weights of one layer. Computed twice, so it must not draw.
+        head: ``(params, x, batch) -> (summed loss, weight)``, as :meth:`Task.loss`.
+    """
+
+    layers: str
+    embed_params: tuple[str, ...]
+    head_params: tuple[str, ...]
+    embed: Callable[[Params, Batch, jax.Array], Any]
+    layer: Callable[[Params, Any, Batch], Any]
+    head: Callable[[Params, Any, Batch], tuple[jax.Array, jax.Array]]
+
+
 class Task(Protocol):
     """A model with its data, its loss and its evaluation.
 
@@ -102,12 +125,14 @@ class Task(Protocol):
         unit: what throughput counts, such as ``"tokens"``.
         units_per_example: how many of them one example holds.
         resumable_changes: dotted fields of this task that may change between resumptions.
+        stack: the loss as layers, for optimizers that update one layer at a time; None where it has none.
     """
 
     config: RunConfig
     unit: str
     units_per_example: int
     resumable_changes: tuple[str, ...]
+    stack: LayerStack | None
 
     def prepare(self, workdir: Path) -> None:
         """Makes what the run needs on disk (tokenizer, encoded data). Runs in one process of each run."""

@@ -4,9 +4,12 @@ from typing import Literal, get_args
 
 from jaxtyping import Array, Float, Int
 
-from astrojax.ops.attention import reference
+from astrojax.ops.attention import chunked, reference
 
-Implementation = Literal["auto", "reference"]
+Implementation = Literal["auto", "reference", "chunked"]
+
+# From this many queries on, scores of all pairs are worth avoiding.
+_LONG = 1024
 
 
 def attention(
@@ -28,7 +31,8 @@ def attention(
         causal: query ``t`` reads no key after its own position; the last query is aligned with the last key.
         segment_ids: the document each position belongs to; no position reads another document's keys.
         scale: factor on the scores, ``h ** -0.5`` where not given.
-        implementation: ``"auto"`` picks the fastest one for the backend.
+        implementation: ``"reference"`` holds the scores of all pairs, ``"chunked"`` those of a block of queries at a
+            time, ``"auto"`` takes the second where there are many queries.
 
     Raises:
         ValueError: the shapes do not fit each other, or the implementation is unknown.
@@ -45,4 +49,9 @@ def attention(
     if implementation not in get_args(Implementation):
         raise ValueError(f"unknown attention {implementation=}")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return reference.attention(query, key, value, causal=causal, segment_ids=segment_ids, scale=scale)
+    if implementation == "auto":
+        implementation = "chunked" if query.shape[1] >= _LONG and query.shape[1] % chunked.BLOCK == 0 else "reference"
+    elif implementation == "chunked" and query.shape[1] % chunked.BLOCK:
+        raise ValueError(f"chunked attention takes a multiple of {chunked.BLOCK} queries, got {query.shape[1]}")
+    module = {"reference": reference, "chunked": chunked}[implementation]
+    return module.attention(query, key, value, causal=causal, segment_ids=segment_ids, scale=scale)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def attention(
@@ -15,7 +15,13 @@ def attention(
     segment_ids: Int[Array, "b t"] | None,
     scale: float,
 ) -> Float[Array, "b t n h"]:
-    """See :func:`astrojax.ops.attention.attention`. Keys and values are never repeated for their query group."""
+    """See :func:`astrojax.ops.attention.attention`."""
+    mask_bts = attention_mask(query.shape[1], key.shape[1], causal=causal, segment_ids=segment_ids)
+    return masked_attention(query, key, value, mask_bts, scale)
+
+
+def masked_attention(query, key, value, mask_bts: Bool[Array, "#b t s"] | None, scale: float):
+    """Attention to the keys that ``mask_bts`` allows. Keys and values are never repeated for their query group."""
     b, t, n, h = query.shape
     s, k = key.shape[1:3]
     g = n // k
@@ -27,7 +33,6 @@ def attention(
     query_bkxh = jnp.reshape(query_bkgth, (b, k, g * t, h), out_sharding=P(batch, heads, None, None))
     # float32: the softmax sums over all keys and bfloat16 keeps 8 significant bits.
     scores_bkxs = jnp.einsum("bkxh,bskh->bkxs", query_bkxh, key, preferred_element_type=jnp.float32) * scale
-    mask_bts = attention_mask(t, s, causal=causal, segment_ids=segment_ids)
     if mask_bts is not None:
         bias_bxs = jnp.tile(jnp.where(mask_bts, 0.0, jnp.finfo(jnp.float32).min), (1, g, 1))
         scores_bkxs += bias_bxs[:, None]
