@@ -41,6 +41,7 @@ def make_fused_step(
     each entry outside the layers.
     """
     stack, config = task.stack, task.config.train
+    on_host = task.config.optimizer.inputs_on_host
     micro_batches = config.batch_size // (config.microbatch_size or config.batch_size)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -68,12 +69,15 @@ def make_fused_step(
             def one(carry, i):
                 x, inputs = carry
                 x_i = _read(x, i)
-                inputs = _write(inputs, x_i, index, i)
+                kept = jax.device_put(x_i, jax.memory.Space.Host) if on_host else x_i
+                inputs = _write(inputs, kept, index, i)
                 return (_write(x, stack.layer(layer, x_i, _read(micro, i)), i), inputs), None
 
             return jax.lax.scan(one, (x, inputs), jnp.arange(micro_batches))[0], None
 
         inputs = jax.tree.map(lambda x: _stacked(x, num_layers), x)
+        if on_host:
+            inputs = jax.device_put(inputs, jax.memory.Space.Host)
         (x, inputs), _ = jax.lax.scan(forward, (x, inputs), jnp.arange(num_layers))
 
         # The head: from here on, x holds the gradient with respect to what it held.
@@ -118,7 +122,10 @@ def make_fused_step(
             def one(carry, i):
                 x, grads = carry
                 micro_i = _read(micro, i)
-                _, pull = jax.vjp(lambda w, x_i: stack.layer(w, x_i, micro_i), layer, _read(inputs, index, i))
+                x_i = _read(inputs, index, i)
+                if on_host:
+                    x_i = jax.device_put(x_i, jax.memory.Space.Device)
+                _, pull = jax.vjp(lambda w, x_i: stack.layer(w, x_i, micro_i), layer, x_i)
                 grads_i, dx = pull(_read(x, i))
                 return (_write(x, dx, i), _accumulate(grads, grads_i, weights)), None
 
