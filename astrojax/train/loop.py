@@ -341,11 +341,12 @@ class _StopSignal:
 
 
 def _check_batch(config: RunConfig, mesh: jax.sharding.Mesh) -> None:
-    size = config.train.microbatch_size or config.train.batch_size
     shards = int(np.prod([mesh.shape[axis] for axis in BATCH]))
-    if size % shards:
-        field = "microbatch_size" if config.train.microbatch_size else "batch_size"
-        raise RequestError(f"train.{field}={size} does not split over the mesh's {shards} data and fsdp devices")
+    if config.train.batch_size % shards:
+        raise RequestError(
+            f"train.batch_size={config.train.batch_size} does not split over the mesh's {shards} data and fsdp devices "
+            f"(try --config.train.batch_size={-(-config.train.batch_size // shards) * shards})"
+        )
     if shards % jax.process_count():
         # Each process reads rows of its own, so no two of them may share a shard of the batch.
         raise RequestError(f"mesh.data * mesh.fsdp = {shards} does not split over {jax.process_count()} processes")

@@ -1,6 +1,7 @@
 """One update of the parameters: accumulate, clip, guard, apply."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from astrojax.train.task import Batch, Params, Task
+from astrojax.parallel.sharding import BATCH
+from astrojax.train.task import Batch, Params, Task, TrainConfig
 
 Metrics = dict[str, Any]
 
@@ -54,10 +56,10 @@ def make_train_step(
     holds for every parameter whether its gradient or its updated value was not finite.
     """
     config = task.config.train
-    micro_batches = config.batch_size // (config.microbatch_size or config.batch_size)
 
     def gradients(params: Params, batch: Batch, key: jax.Array):
         grad = jax.value_and_grad(task.loss, has_aux=True)
+        micro_batches = num_micro_batches(config)
         if micro_batches == 1:
             (loss, weight), grads = grad(params, batch, key)
         else:
@@ -79,7 +81,7 @@ def make_train_step(
         loss, grads = gradients(state.params, batch, key)
 
         def objective(params):  # One micro-batch: a sample is enough for an estimate of the curvature.
-            total, weight = task.loss(params, jax.tree.map(lambda x: x[0], split_batch(batch, micro_batches)), key)
+            total, weight = task.loss(params, jax.tree.map(lambda x: x[0], split_batch(batch, num_micro_batches(config))), key)
             return total / jnp.maximum(weight, 1e-9)
 
         squares = jax.tree.map(lambda g: jnp.sum(jnp.square(g)), grads)
@@ -109,6 +111,17 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def num_micro_batches(config: TrainConfig) -> int:
+    """Into how many micro-batches a batch is cut on the current mesh: as ``microbatch_size`` asks, or fewer where such
+    a micro-batch would not split over the devices."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    shards = math.prod(shape[axis] for axis in BATCH)
+    wanted = config.batch_size // (config.microbatch_size or config.batch_size)
+    return next(
+        (n for n in range(wanted, 0, -1) if config.batch_size % n == 0 and config.batch_size // n % shards == 0), 1
+    )
 
 
 def split_batch(batch: Batch, micro_batches: int) -> Batch:

@@ -21,7 +21,8 @@ class TrainConfig(Config):
     Attributes:
         steps: parameter updates.
         batch_size: examples per update, over all devices.
-        microbatch_size: examples per accumulation step; None takes the batch at once.
+        microbatch_size: examples per accumulation step, more where so few do not split over the devices; None takes the
+            batch at once.
         seed: of the initial weights, the data order and everything else that is drawn.
         log_every: steps between two lines of metrics.
         validate_every: steps between two measurements on the validation split; the last step is always measured.
