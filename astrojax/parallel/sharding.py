@@ -57,7 +57,8 @@ def abstract_arrays(tree, mesh: jax.sharding.Mesh):
 
     def on_mesh(leaf):
         spec = leaf.sharding.spec if leaf.sharding is not None else PartitionSpec()
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+        kind = "pinned_host" if leaf.memory_space == jax.memory.Space.Host else None
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec, memory_kind=kind))
 
     return jax.tree.map(on_mesh, tree)
 

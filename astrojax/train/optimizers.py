@@ -9,6 +9,10 @@ import optax.contrib
 
 from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from astrojax.train.adafactor import scale_by_factored_rms
+from astrojax.train.layers import read, write
+from astrojax.train.moments import Moments, with_stored_moments
+
+DEVICE, HOST = jax.memory.Space.Device, jax.memory.Space.Host
 
 
 class ScheduleConfig(Config, tag_field="kind"):
@@ -45,20 +49,34 @@ class OptimizerConfig(ScheduleConfig):
 
 
 class AdamW(OptimizerConfig, tag="adamw"):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2017)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017).
+
+    Attributes:
+        moments: how both moments are kept between steps (:mod:`astrojax.train.moments`).
+        moments_on_host: keep them in host memory; one layer's at a time come to the device.
+    """
 
     b1: Fraction = 0.9
     b2: Fraction = 0.95
     eps: PositiveFloat = 1e-8
+    moments: Moments = "float32"
+    moments_on_host: bool = False
 
 
 class Lion(OptimizerConfig, tag="lion"):
-    """Sign of an interpolated momentum (Chen et al. 2023): a third of AdamW's rate, three times its decay."""
+    """Sign of an interpolated momentum (Chen et al. 2023): a third of AdamW's rate, three times its decay.
+
+    Attributes:
+        moments: how the momentum is kept between steps.
+        moments_on_host: keep it in host memory.
+    """
 
     peak_lr: PositiveFloat = 3e-4
     weight_decay: NonNegativeFloat = 0.3
     b1: Fraction = 0.9
     b2: Fraction = 0.99
+    moments: Moments = "float32"
+    moments_on_host: bool = False
 
 
 class Sophia(OptimizerConfig, tag="sophia"):
@@ -145,11 +163,7 @@ def make_optimizer(
             as its own.
     """
     schedule = make_schedule(config, steps)
-    if isinstance(config, AdamW):
-        tx = optax.adamw(schedule, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed)
-    elif isinstance(config, Lion):
-        tx = optax.lion(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed)
-    elif isinstance(config, Sophia):
+    if isinstance(config, Sophia):
         tx = optax.contrib.sophia(
             schedule,
             config.b1,
@@ -160,9 +174,16 @@ def make_optimizer(
             update_interval=config.hessian_every,
             hessian_diagonal_fn=hutchinson_diagonal(seed),
         )
+    elif isinstance(config, AdamW | Lion):
+        if isinstance(config, AdamW):
+            tx = optax.adamw(schedule, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed)
+        else:
+            tx = optax.lion(schedule, config.b1, config.b2, weight_decay=config.weight_decay, mask=decayed)
+        if config.moments != "float32" or config.moments_on_host:
+            tx = per_layer(with_stored_moments(tx, config.moments, seed), layers, on_host=config.moments_on_host)
     else:
         tx = per_layer(make_adafactor(config, steps), layers)
-    clip_norm = getattr(config, "clip_norm", None)
+    clip_norm = None if isinstance(config, FusedAdafactor) else config.clip_norm
     return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
 
 
@@ -177,27 +198,51 @@ def make_adafactor(config: Adafactor | FusedAdafactor, steps: int) -> optax.Grad
     )
 
 
-def per_layer(optimizer: optax.GradientTransformation, layers: str | None) -> optax.GradientTransformation:
-    """Applies ``optimizer`` to every entry of the parameters on its own, and to each layer of those stacked in
-    ``layers``. Its state is a dict of the entries' states."""
+def per_layer(
+    optimizer: optax.GradientTransformation, layers: str | None, *, on_host: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """Applies ``optimizer`` to every entry of the parameters on its own, and to the layers stacked in the entry
+    ``layers`` one after the other, so that what it computes exists for one layer at a time.
 
-    def over(name, function):
-        return jax.vmap(function) if name == layers else function
+    Its state is a dict of the entries' states, in host memory if ``on_host``. Its ``update`` takes ``healthy``: where
+    it does not hold, a state in host memory stays as it is (nothing outside can see to that).
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def kept(state):
+        return jax.tree.map(lambda leaf: jax.device_put(leaf, HOST) if on_host and leaf.ndim else leaf, state)
 
     def init(params):
-        return {name: over(name, optimizer.init)(_named(name, entry)) for name, entry in params.items()}
+        def start(entry):
+            return kept(optimizer.init(entry))
 
-    def update(updates, state, params):
-        results = {
-            name: over(name, optimizer.update)(_named(name, updates[name]), state[name], _named(name, params[name]))
-            for name in params
-        }
-        return {name: result[0][name] for name, result in results.items()}, {n: r[1] for n, r in results.items()}
+        return {name: (jax.vmap(start) if name == layers else start)({name: entry}) for name, entry in params.items()}
 
-    def _named(name, entry):
-        return {name: entry}
+    def update(updates, state, params, *, healthy=True, **extra):
+        del extra
 
-    return optax.with_extra_args_support(optax.GradientTransformation(init, update))
+        def move(name, grads, old, params, place):
+            near = jax.device_put(old, DEVICE)
+            moved, new = optimizer.update({name: grads}, near, {name: params}, place=place)
+            if on_host:
+                new = kept(jax.tree.map(lambda n, o: jnp.where(healthy, n, o), new, near))
+            return moved[name], new
+
+        def move_layer(carry, index):
+            updates, state = carry
+            moved, new = move(layers, *read((updates, state, params[layers]), index), len(params) + index)
+            return (write(updates, moved, index), write(state, new, index)), None
+
+        moved, new = {}, {}
+        for place, name in enumerate(sorted(params)):
+            if name == layers:
+                order = jnp.arange(jax.tree.leaves(params[name])[0].shape[0])
+                (moved[name], new[name]), _ = jax.lax.scan(move_layer, (updates[name], state[name]), order)
+            else:
+                moved[name], new[name] = move(name, updates[name], state[name], params[name], place)
+        return moved, new
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def decayed(params):

@@ -1,6 +1,5 @@
 """One update of the parameters: accumulate, clip, guard, apply."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -86,17 +85,23 @@ def make_train_step(
 
         squares = jax.tree.map(lambda g: jnp.sum(jnp.square(g)), grads)
         grad_norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, obj_fn=objective)
+        healthy = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, obj_fn=objective, healthy=healthy
+        )
         params = optax.apply_updates(state.params, updates)
         nonfinite = jax.tree.map(lambda s, p: ~(jnp.isfinite(s) & jnp.all(jnp.isfinite(p))), squares, params)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & ~jnp.any(jnp.stack(jax.tree.leaves(nonfinite)))
+        finite = healthy & ~jnp.any(jnp.stack(jax.tree.leaves(nonfinite)))
 
-        keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+        def keep(new, old):  # What lies in host memory has seen to that itself.
+            on_host = jax.typeof(new).memory_space == jax.memory.Space.Host
+            return new if on_host else jnp.where(finite, new, old)
+
         skip = jnp.where(finite, 0, 1)
         new_state = TrainState(
             step=state.step + 1,
-            params=keep(params, state.params),
-            opt_state=keep(opt_state, state.opt_state),
+            params=jax.tree.map(keep, params, state.params),
+            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
             skipped=state.skipped + skip,
             skipped_in_a_row=(state.skipped_in_a_row + 1) * skip,
         )
