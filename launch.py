@@ -1,8 +1,9 @@
-"""Trains and evaluates astrojax models.
+"""Trains and evaluates astrojax models, and plans for machines one does not have.
 
 python launch.py --config configs/llm.py
 python launch.py --config configs/llm.py:125m --config.train.steps=1000 --workdir runs/mine
 python launch.py --config configs/llm.py --mode eval
+python launch.py --config configs/llm.py:13b --mode plan --topology rtx-a5000:2
 """
 
 import argparse
@@ -13,12 +14,13 @@ from typing import Any
 import absl.logging
 
 from astrojax.config import load_config, override, parse_overrides
-from astrojax.errors import RequestError, RunError
+from astrojax.errors import OutOfMemoryError, RequestError, RunError
 from astrojax.parallel.host import restart_with_huge_pages
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command. Returns 0: done; 1: the run failed; 2: the request was wrong; 130: interrupted."""
+    """Runs one command. Returns 0: done; 1: the run failed, or the plan does not fit; 2: the request was wrong; 130:
+    interrupted."""
     try:
         flags, rest = _parser().parse_known_args(arguments)
         overrides = parse_overrides(rest)
@@ -30,6 +32,10 @@ def main(arguments: list[str]) -> int:
         workdir = Path(flags.workdir or _default_workdir(flags.config))
         if flags.profile and flags.mode != "train":
             raise RequestError(f"--profile goes with --mode train, not {flags.mode}")
+        if (flags.topology is not None) != (flags.mode == "plan"):
+            raise RequestError("--mode plan and --topology NAME:COUNT go together")
+        if flags.mode == "plan":
+            return _plan(config, workdir, flags.topology)
         if flags.mode == "eval":
             _evaluate(workdir, overrides)
         else:
@@ -37,6 +43,9 @@ def main(arguments: list[str]) -> int:
     except RequestError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OutOfMemoryError as error:
+        print(f"failed: {error}\nwhat would fit: {_plan_command(flags, rest)}", file=sys.stderr)
+        return 1
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
@@ -89,6 +98,38 @@ def _evaluate(workdir: Path, overrides: dict[str, str]) -> None:
     _report(metrics, workdir)
 
 
+def _plan(config, workdir: Path, topology: str) -> int:
+    from astrojax.parallel.topology import parse_topology, prepare_environment
+
+    name, count = parse_topology(topology)
+    prepare_environment(name, count)
+
+    from astrojax import plan as planning
+
+    print(f"compiling the step for {count} x {name}", flush=True)
+    plan = planning.make_plan(config, name, count)
+    print(planning.describe(plan), flush=True)
+    print("looking for the largest batch that fits", flush=True)
+    largest = planning.largest_batch(config, plan)
+    if largest is None:
+        print("no batch size fits")
+    else:
+        units = largest * plan.units_per_step // plan.batch_size
+        print(f"largest batch that fits: --config.train.batch_size={largest} ({units:,} {plan.unit} per step)")
+    print(f"written to {planning.write_plan(workdir, plan, largest)}")
+    return 0 if plan.fits else 1
+
+
+def _plan_command(flags: argparse.Namespace, rest: list[str]) -> str:
+    """The command that plans the run which ran out of memory."""
+    import jax
+
+    from astrojax.parallel.topology import name_of
+
+    topology = f"{name_of(jax.devices()[0])}:{jax.device_count()}"
+    return " ".join(["python launch.py --config", flags.config, "--mode plan --topology", topology, *rest])
+
+
 def _report(metrics: dict[str, Any], workdir: Path) -> None:
     import jax
 
@@ -114,7 +155,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="the configuration and its preset")
-    parser.add_argument("--mode", choices=("train", "eval"), default="train", help="what to do (default: train)")
+    parser.add_argument(
+        "--mode", choices=("train", "eval", "plan"), default="train", help="what to do (default: train)"
+    )
+    parser.add_argument("--topology", metavar="NAME:COUNT", help="accelerators to plan for, such as rtx-a5000:2")
     parser.add_argument("--workdir", metavar="DIR", help="home of the run (default: runs/<config>[-<preset>])")
     parser.add_argument("--profile", action="store_true", help="trace a few steady steps for TensorBoard")
     return parser

@@ -2,11 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from astrojax.parallel.host import skip_absent_accelerators
+
 __version__ = "0.1.0"
 __all__ = ["load_run"]
 
 if TYPE_CHECKING:
     from astrojax.runs import load_run
+
+skip_absent_accelerators()
 
 
 def __getattr__(name: str):

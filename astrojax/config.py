@@ -94,7 +94,12 @@ def override(config: Config, overrides: dict[str, str]) -> Config:
             # The kind's own defaults must be in the tree before its fields can be overridden.
             tree = msgspec.to_builtins(_convert(tree, type(config)))
         else:
-            section[leaf] = _value(text)
+            section[leaf] = text
+            if text.lower() in ("none", "null"):
+                # Nothing, unless the field has a value of that name, such as remat=none.
+                section[leaf] = None
+                if not _is_valid(tree, type(config)):
+                    section[leaf] = text
     return _convert(tree, type(config))
 
 
@@ -136,11 +141,12 @@ def _convert(tree: dict[str, Any], kind: type[Config]) -> Config:
         raise RequestError(f"--config.{field[1] if field else ''}: {message}{got}") from error
 
 
-def _value(text: str) -> Any:
-    """``none`` and ``null`` are None; everything else stays text, which the field's type then reads."""
-    if text.lower() in ("none", "null"):
-        return None
-    return text
+def _is_valid(tree: dict[str, Any], kind: type[Config]) -> bool:
+    try:
+        _convert(tree, kind)
+    except RequestError:
+        return False
+    return True
 
 
 def _lookup(tree: Any, field: str) -> Any:

@@ -1,4 +1,4 @@
-"""The two ways a command can fail, so that ``launch.py`` can turn them into exit codes."""
+"""The ways a command can fail, so that ``launch.py`` can turn them into exit codes."""
 
 
 class RequestError(Exception):
@@ -7,3 +7,7 @@ class RequestError(Exception):
 
 class RunError(Exception):
     """The request was sound but the run failed: divergence, a full disk, lost data (exit code 1)."""
+
+
+class OutOfMemoryError(RunError):
+    """A device's memory did not suffice; the message says what filled it."""

@@ -9,13 +9,11 @@ import jax
 from astrojax import config as configs
 from astrojax.errors import RequestError
 from astrojax.parallel.mesh import make_mesh
-from astrojax.parallel.sharding import abstract_arrays
 from astrojax.tasks import make_task, read_config
 from astrojax.train.checkpoint import SKIP, Checkpoints
 from astrojax.train.loop import check_same_run, checkpoint_directory
 from astrojax.train.metrics import read_metrics
-from astrojax.train.optimizers import make_optimizer
-from astrojax.train.step import init_state
+from astrojax.train.program import make_program
 from astrojax.train.task import RunConfig, Task
 
 
@@ -79,8 +77,7 @@ def load_run(
     task.open(workdir)
     mesh = make_mesh(config.mesh, devices)
     with jax.set_mesh(mesh):
-        optimizer = make_optimizer(config.optimizer, config.train.steps, seed=config.train.seed)
-        abstract = abstract_arrays(jax.eval_shape(lambda: init_state(task, optimizer, config.train.seed)), mesh)
+        abstract = make_program(task).abstract_state(mesh)
         # Only the weights are read: the optimizer's statistics may be twice as large.
         abstract = abstract._replace(opt_state=jax.tree.map(lambda _: SKIP, abstract.opt_state))
         checkpoints = Checkpoints(checkpoint_directory(workdir, config), config.checkpoint)

@@ -19,7 +19,7 @@ from astrojax.data.text import TextConfig
 from astrojax.models.transformer import TransformerConfig
 from astrojax.precision import Precision
 from astrojax.tasks.language import LanguageConfig
-from astrojax.train.optimizers import Adafactor, AdamW
+from astrojax.train.optimizers import AdamW, FusedAdafactor
 from astrojax.train.task import CheckpointConfig, TrainConfig
 
 
@@ -104,7 +104,7 @@ def _13b(**shape: int) -> LanguageConfig:
             vocab_size=32_000, rope_theta=500_000.0, precision=Precision(params="bfloat16"), **shape
         ),
         data=TextConfig(seq_len=2048, num_workers=4),
-        optimizer=Adafactor(peak_lr=1e-4, warmup_steps=1000),
+        optimizer=FusedAdafactor(peak_lr=1e-4, warmup_steps=1000),
         train=TrainConfig(steps=10_000, batch_size=8, microbatch_size=2, validate_every=500),
         checkpoint=CheckpointConfig(every_steps=500, every_minutes=60.0, keep=1, keep_best=False),
         eval_batch_size=2,

@@ -16,6 +16,16 @@ from astrojax.config import Config, NonNegative, Positive
 from astrojax.data.token_store import TokenStore
 
 
+# What a window holds, each [seq_len] (see PackedWindows).
+FIELDS = {
+    "tokens": np.int32,
+    "targets": np.int32,
+    "segment_ids": np.int32,
+    "positions": np.int32,
+    "loss_mask": np.float32,
+}
+
+
 class TextConfig(Config):
     """Where the text comes from.
 

@@ -1,11 +1,17 @@
-"""How full the devices are."""
+"""How full the devices are, and what fills them."""
 
+import contextlib
 import os
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
+
+from astrojax.console import format_bytes
+from astrojax.errors import OutOfMemoryError
 
 
 def device_memory() -> dict[str, float]:
@@ -21,3 +27,56 @@ def device_memory() -> dict[str, float]:
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "limit": os.sysconf("SC_PHYS_PAGES") * page,
     }
+
+
+def local_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    """What one device holds of an array with a sharding."""
+    return int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+
+
+def step_bytes(memory: Any) -> int:
+    """What a compiled step needs on each device: arguments and results, which share memory where they may, and
+    everything in between.
+
+    Args:
+        memory: the compiled program's ``memory_analysis()``.
+    """
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+class explain_out_of_memory(contextlib.AbstractContextManager):  # noqa: N801 (used as a function)
+    """Turns a backend's failure to allocate into an :class:`OutOfMemoryError` that says what fills a device.
+
+    Args:
+        state: the abstract training state, with shardings.
+
+    Attributes:
+        step: the compiled step's ``memory_analysis()``, once there is one.
+    """
+
+    def __init__(self, state: Any):
+        self.step = None
+        self._state = state
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            raise OutOfMemoryError("\n".join(self._lines(error))) from error
+
+    def _lines(self, error: Exception):
+        yield "out of memory: " + " ".join(str(error).split())[:300]
+        leaves = jax.tree_util.tree_leaves_with_path(self._state)
+        total = sum(local_bytes(leaf) for _, leaf in leaves)
+        yield f"  {format_bytes(total):>11}  weights and optimizer state on each device, the largest of them"
+        for path, leaf in sorted(leaves, key=lambda item: -local_bytes(item[1]))[:5]:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            yield f"  {format_bytes(local_bytes(leaf)):>11}    {name} {leaf.dtype}{list(leaf.shape)}"
+        if self.step is not None:
+            yield f"  {format_bytes(self.step.temp_size_in_bytes):>11}  temporaries of the compiled step"
+            yield f"  {format_bytes(step_bytes(self.step)):>11}  peak of the compiled step"
+        if limit := device_memory()["limit"]:
+            yield f"  {format_bytes(limit):>11}  what the device may use"

@@ -1,5 +1,8 @@
 """Placing values on the mesh, and counting the bytes that result."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
@@ -11,6 +14,17 @@ def put_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str
     """Joins every process's rows ``[local_batch, ...]`` into global arrays split over the batch axes."""
     sharding = NamedSharding(mesh, PartitionSpec(BATCH))
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def abstract_batch(
+    fields: dict[str, tuple[tuple[int, ...], np.dtype]], batch_size: int, mesh: jax.sharding.Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """What :func:`put_batch` would return for ``batch_size`` examples with ``fields`` of these shapes and dtypes."""
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=sharding)
+        for name, (shape, dtype) in fields.items()
+    }
 
 
 def gathered(weight: jax.Array) -> jax.Array:
@@ -52,15 +66,17 @@ def _without_fsdp(entry):
     return left[0] if len(left) == 1 else left or None
 
 
-def abstract_arrays(tree, mesh: jax.sharding.Mesh):
-    """Shapes, dtypes and shardings of ``tree`` on ``mesh``: what a checkpoint needs to restore onto it."""
+def abstract_results(function: Callable[[], Any], mesh: jax.sharding.Mesh):
+    """Shapes, dtypes, shardings and memory of what ``function`` makes on ``mesh``, which need not be attached: what a
+    compiler or a checkpoint needs to know of it."""
+    traced = jax.jit(function).trace()
 
-    def on_mesh(leaf):
-        spec = leaf.sharding.spec if leaf.sharding is not None else PartitionSpec()
-        kind = "pinned_host" if leaf.memory_space == jax.memory.Space.Host else None
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec, memory_kind=kind))
+    def on_mesh(aval):
+        kind = "pinned_host" if aval.memory_space == jax.memory.Space.Host else None
+        sharding = NamedSharding(mesh, aval.sharding.spec, memory_kind=kind)
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding)
 
-    return jax.tree.map(on_mesh, tree)
+    return jax.tree.unflatten(jax.tree.structure(traced.out_info), map(on_mesh, traced.jaxpr.out_avals))
 
 
 def num_elements(tree) -> int:

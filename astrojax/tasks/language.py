@@ -22,7 +22,7 @@ from astrojax.files import write_atomically
 from astrojax.models.transformer import Block, Transformer, TransformerConfig, check_mesh
 from astrojax.ops.cross_entropy import cross_entropy, token_log_likelihood
 from astrojax.parallel.mesh import UNIT_MESH
-from astrojax.parallel.sharding import put_batch
+from astrojax.parallel.sharding import abstract_batch, put_batch
 from astrojax.train.task import Batch, LayerStack, Params, RunConfig
 
 # Logits exist for about this many tokens at a time; on a CPU smaller chunks stay in cache.
@@ -129,6 +129,10 @@ class LanguageTask:
         del key  # No dropout.
         model = self.model(params)
         return _loss(model, model.hidden(batch["tokens"], batch["segment_ids"], batch["positions"]), batch)
+
+    def abstract_batch(self, mesh: jax.sharding.Mesh) -> Batch:
+        fields = {name: ((self.config.data.seq_len,), dtype) for name, dtype in text.FIELDS.items()}
+        return abstract_batch(fields, self.config.train.batch_size, mesh)
 
     def training_data(self) -> grain.IterDataset:
         return text.training_windows(

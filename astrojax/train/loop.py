@@ -17,13 +17,13 @@ from astrojax import config as configs
 from astrojax.console import Progress, format_seconds, say
 from astrojax.errors import RequestError, RunError
 from astrojax.files import write_atomically
-from astrojax.parallel.memory import device_memory
+from astrojax.parallel.memory import device_memory, explain_out_of_memory
 from astrojax.parallel.mesh import make_mesh
-from astrojax.parallel.sharding import BATCH, abstract_arrays, num_elements, put_batch
+from astrojax.parallel.sharding import BATCH, num_elements, put_batch
 from astrojax.train.checkpoint import Checkpoints
 from astrojax.train.metrics import MetricsWriter, check_logging
-from astrojax.train.optimizers import make_optimizer, make_schedule
-from astrojax.train.step import TrainState, init_state, make_train_step
+from astrojax.train.program import Program, make_program
+from astrojax.train.step import TrainState
 from astrojax.train.task import RESUMABLE_CHANGES, RunConfig, Task
 
 # Steps of the process, counted from its first, that a profile covers: late enough to be past compilation.
@@ -127,24 +127,25 @@ def train(task: Task, workdir: Path, *, profile: bool = False, devices: list[jax
     Raises:
         RequestError: the request does not fit the machine or the workdir.
         RunError: too many non-finite steps in a row, or a checkpoint could not be written.
+        OutOfMemoryError: a device's memory does not suffice.
     """
     config = task.config
     mesh = make_mesh(config.mesh, devices)
-    _check_batch(config, mesh)
+    check_batch(config, mesh)
     check_logging(config.logging)
     with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
-        optimizer = make_optimizer(config.optimizer, config.train.steps, seed=config.train.seed)
-        schedule = make_schedule(config.optimizer, config.train.steps)
+        program = make_program(task)
         # Traced before anything is written: a model that does not fit the mesh is refused here.
-        abstract = jax.eval_shape(lambda: init_state(task, optimizer, config.train.seed))
+        abstract = program.abstract_state(mesh)
+        memory = stack.enter_context(explain_out_of_memory(abstract))
         prepare(task, workdir)
         checkpoints = Checkpoints(checkpoint_directory(workdir, config), config.checkpoint)
         stack.callback(checkpoints.close)
         data = iter(task.training_data())
         stack.callback(data.close)
-        restored = checkpoints.resume(abstract_arrays(abstract, mesh))
+        restored = checkpoints.resume(abstract)
         if restored is None:
-            state = jax.jit(lambda: init_state(task, optimizer, config.train.seed))()
+            state = jax.jit(program.init)()
             start = 0
         else:
             start, state, data_state = restored
@@ -155,34 +156,37 @@ def train(task: Task, workdir: Path, *, profile: bool = False, devices: list[jax
         writer = MetricsWriter(workdir, config.logging, start_step=start, run_config=msgspec.to_builtins(config))
         stack.callback(writer.close)
         stop = stack.enter_context(_StopSignal())
-        run = _Run(task, workdir, mesh, checkpoints, writer, stop, start, profile)
-        step_fn = jax.jit(make_train_step(task, optimizer, schedule), donate_argnums=0)
-        return run.loop(state, data, step_fn)
+        run = _Run(task, workdir, mesh, checkpoints, writer, stop, start, profile, memory)
+        return run.loop(state, data, program)
 
 
 class _Run:
     """The loop's bookkeeping: what is logged, measured and saved after which step."""
 
-    def __init__(self, task, workdir, mesh, checkpoints, writer, stop, start, profile):
+    def __init__(self, task, workdir, mesh, checkpoints, writer, stop, start, profile, memory):
         self.task, self.config, self.workdir, self.mesh = task, task.config, workdir, mesh
         self.checkpoints, self.writer, self.stop, self.start = checkpoints, writer, stop, start
         self.progress = Progress(self.config.train.steps, start, task.unit)
         self.profile = PROFILED_STEPS if profile else None
         self.tracing = False
+        self.memory = memory
         self.first_bad: tuple[int, list[str]] | None = None
         self.warned = False
         # Pace since the last record; the time spent on validation and compilation does not count.
         self.clock, self.clock_step = None, start
 
-    def loop(self, state: TrainState, data, step_fn) -> Outcome:
+    def loop(self, state: TrainState, data, program: Program) -> Outcome:
         train = self.config.train
         began = time.monotonic()
-        first_done = None
+        step_fn = first_done = None
         pending = None
         try:
             for step in range(self.start + 1, train.steps + 1):
                 self._trace(step - self.start, pending)
                 batch = put_batch(next(data), self.mesh)
+                if step_fn is None:
+                    step_fn = program.compile(program.trace(state, batch), self.mesh)
+                    self.memory.step = step_fn.memory_analysis()
                 state, metrics = step_fn(state, batch)
                 # Step n is running; n - 1 is done, so reading its metrics does not hold up the device.
                 if pending is not None:
@@ -265,9 +269,9 @@ class _Run:
     def _note_skip(self, step: int, in_a_row: int, nonfinite: Any) -> None:
         if self.first_bad is None:
             bad = [
-                jax.tree_util.keystr(path, simple=True, separator=".")
-                for path, flag in jax.tree_util.tree_leaves_with_path(nonfinite)
-                if flag
+                ".".join([jax.tree_util.keystr(path, simple=True, separator="."), *(str(i) for i in index)])
+                for path, flags in jax.tree_util.tree_leaves_with_path(nonfinite)
+                for index in np.argwhere(np.asarray(flags))  # One flag, or one for each layer.
             ]
             self.first_bad = (step, bad)
             self.progress.end_line()
@@ -340,7 +344,12 @@ class _StopSignal:
         self.name = signal.Signals(number).name
 
 
-def _check_batch(config: RunConfig, mesh: jax.sharding.Mesh) -> None:
+def check_batch(config: RunConfig, mesh: jax.sharding.Mesh) -> None:
+    """Refuses a batch that does not split over the mesh.
+
+    Raises:
+        RequestError: names a batch size that does.
+    """
     shards = int(np.prod([mesh.shape[axis] for axis in BATCH]))
     if config.train.batch_size % shards:
         raise RequestError(

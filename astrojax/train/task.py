@@ -150,6 +150,9 @@ class Task(Protocol):
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The summed loss of a batch and the weight to divide it by, so that sums over micro-batches are exact."""
 
+    def abstract_batch(self, mesh: jax.sharding.Mesh) -> Batch:
+        """Shapes, dtypes and shardings on ``mesh`` of a batch of :meth:`training_data`, before there is any data."""
+
     def training_data(self) -> grain.IterDataset:
         """Endless batches of NumPy arrays ``[local_batch, ...]``, with a checkpointable iterator."""
 
