@@ -16,6 +16,7 @@ import absl.logging
 from astrojax.config import load_config, override, parse_overrides
 from astrojax.errors import OutOfMemoryError, RequestError, RunError
 from astrojax.parallel.host import restart_with_huge_pages
+from astrojax.parallel.topology import name_of, parse_topology, prepare_environment
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
     try:
         flags, rest = _parser().parse_known_args(arguments)
         overrides = parse_overrides(rest)
+        topology = _topology(flags)
         config = override(load_config(flags.config), overrides)
         if "://" in (flags.workdir or ""):
             raise RequestError(
@@ -32,10 +34,8 @@ def main(arguments: list[str]) -> int:
         workdir = Path(flags.workdir or _default_workdir(flags.config))
         if flags.profile and flags.mode != "train":
             raise RequestError(f"--profile goes with --mode train, not {flags.mode}")
-        if (flags.topology is not None) != (flags.mode == "plan"):
-            raise RequestError("--mode plan and --topology NAME:COUNT go together")
-        if flags.mode == "plan":
-            return _plan(config, workdir, flags.topology)
+        if topology:
+            return _plan(config, workdir, *topology)
         if flags.mode == "eval":
             _evaluate(workdir, overrides)
         else:
@@ -98,12 +98,18 @@ def _evaluate(workdir: Path, overrides: dict[str, str]) -> None:
     _report(metrics, workdir)
 
 
-def _plan(config, workdir: Path, topology: str) -> int:
-    from astrojax.parallel.topology import parse_topology, prepare_environment
+def _topology(flags: argparse.Namespace) -> tuple[str, int] | None:
+    """The accelerators to plan for, with the environment their compilers need; None in the other modes."""
+    if (flags.topology is not None) != (flags.mode == "plan"):
+        raise RequestError("--mode plan and --topology NAME:COUNT go together")
+    if flags.topology is None:
+        return None
+    topology = parse_topology(flags.topology)
+    prepare_environment(*topology)
+    return topology
 
-    name, count = parse_topology(topology)
-    prepare_environment(name, count)
 
+def _plan(config, workdir: Path, name: str, count: int) -> int:
     from astrojax import plan as planning
 
     print(f"compiling the step for {count} x {name}", flush=True)
@@ -123,8 +129,6 @@ def _plan(config, workdir: Path, topology: str) -> int:
 def _plan_command(flags: argparse.Namespace, rest: list[str]) -> str:
     """The command that plans the run which ran out of memory."""
     import jax
-
-    from astrojax.parallel.topology import name_of
 
     topology = f"{name_of(jax.devices()[0])}:{jax.device_count()}"
     return " ".join(["python launch.py --config", flags.config, "--mode plan --topology", topology, *rest])

@@ -106,22 +106,30 @@ def collective_bytes(hlo: str, num_devices: int) -> float:
             entry = name if line.startswith("ENTRY") else entry
         elif name and line.startswith("  "):
             computations[name].append(line)
-    sent: dict[str, float] = {}
+    known: dict[str, float] = {}
 
     def of(name: str) -> float:
-        if name not in sent:
-            sent[name] = sum(_sent(line, num_devices) + inside(line) for line in computations.get(name, ()))
-        return sent[name]
+        if name not in known:
+            # TPU compilers write a reduce-scatter as a computation of this name around an all-reduce.
+            scatters = name.startswith("all-reduce-scatter")
+            known[name] = sum(_sent(line, num_devices, scatters) + inside(line) for line in computations.get(name, ()))
+        return known[name]
 
     def inside(line: str) -> float:
-        turns = re.search(r'known_trip_count\\?":\{\\?"n\\?":\\?"(\d+)', line) if " while(" in line else None
         called = [name.strip(" %") for match in _CALLED.finditer(line) for name in match[1].split(",")]
-        return (int(turns[1]) if turns else 1) * sum(of(name) for name in called)
+        return (turns(line) if " while(" in line else 1) * sum(of(name) for name in called)
+
+    def turns(line: str) -> int:
+        if match := re.search(r'known_trip_count":\{"n":"(\d+)', line):
+            return int(match[1])
+        # Not every compiler writes it down; then the condition compares the counter with a constant.
+        condition = computations[re.search(r"condition=%?([\w.\-]+)", line)[1]]
+        return max((int(n) for line in condition for n in re.findall(r"s32\[\]\S* constant\((\d+)\)", line)), default=1)
 
     return of(entry)
 
 
-def _sent(line: str, num_devices: int) -> float:
+def _sent(line: str, num_devices: int, scatters: bool) -> float:
     match = _COLLECTIVE.search(line)
     if not match:
         return 0
@@ -129,7 +137,7 @@ def _sent(line: str, num_devices: int) -> float:
     size = max(_bytes(*array) for array in _ARRAY.findall(match["type"]))
     n = _group_size(line, num_devices)
     if match["kind"] == "all-reduce":
-        return 2 * size * (n - 1) / n
+        return (1 if scatters else 2) * size * (n - 1) / n
     if match["kind"] == "reduce-scatter":
         return size * (n - 1)
     return size if match["kind"] == "collective-permute" else size * (n - 1) / n
@@ -179,8 +187,8 @@ def largest_arrays(hlo: str, count: int, exclude: set[str] = frozenset()) -> lis
         kind, operation = match[1], match[3]
         if operation in ("parameter", "get-tuple-element", "bitcast", "constant", "iota") or kind in exclude:
             continue
-        source = re.search(r'op_name="([^"]*)"', line)
-        array = LargeArray(_bytes(*_ARRAY.match(kind).groups()), kind, source[1].split("/")[-1] if source else operation)
+        source = re.search(r'op_name="[^"]*?/(\w+)"', line)
+        array = LargeArray(_bytes(*_ARRAY.match(kind).groups()), kind, source[1] if source else operation)
         found.setdefault(kind, array)
     return sorted(found.values(), reverse=True)[:count]
 

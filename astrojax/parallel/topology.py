@@ -189,25 +189,33 @@ def name_of(device) -> str:
 
 
 def prepare_environment(name: str, count: int) -> None:
-    """Sets what JAX and the compilers' plug-ins read when they start. Call before anything touches a device.
+    """Sets what JAX and the compilers' plug-ins read when they start. Call before JAX is imported.
 
     Raises:
         RequestError: the plug-in is not installed.
     """
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")  # No driver is looked for.
+    # No driver is looked for, and what the compilers say of a program that does not fit is ours to say.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     if name == "cpu":
-        jax.config.update("jax_num_cpu_devices", count)
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(count)
         return
-    needed = {"libtpu": "libtpu"} if ACCELERATORS[name].tpu else {"jax_plugins.xla_cuda12": "jax-cuda12-plugin"}
+    if ACCELERATORS[name].tpu:
+        # The TPU compiler asks the cloud where it runs unless it is told, and whether another process has the TPU.
+        os.environ |= {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "TPU_ACCELERATOR_TYPE": "v6e-1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        }
+        needed = {"libtpu": "libtpu"}
+    else:
+        needed = {"jax_plugins.xla_cuda12": "jax-cuda12-plugin", "nvidia.cuda_nvcc": "nvidia-cuda-nvcc-cu12"}
     missing = [package for module, package in needed.items() if not _installed(module)]
     if missing:
         raise RequestError(
-            f"--topology {name}: compiling for it needs {', '.join(missing)} (Linux on x86-64): pip install -e '.[aot]'"
+            f"--topology {name}: compiling for it needs {' and '.join(missing)} (on Linux, x86-64): "
+            "pip install -c requirements.lock -e '.[aot]'"
         )
-    # The TPU compiler asks the cloud where it runs, unless it is told.
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v6e-1"}
 
 
 def devices_of(name: str, count: int) -> list:
