@@ -118,8 +118,9 @@ def make_plan(config: RunConfig, name: str, count: int) -> Plan:
         products = cost.count_products(traced.jaxpr.jaxpr)
         model = cost.traced_products(task.loss, state.params, batch, jax.eval_shape(lambda: jax.random.key(0)))
         activations = _layer_inputs(task, state, batch, micro_batches)
+        options = _WITHOUT_DEVICE.get(backend_of(mesh), {})
         try:
-            compiled = program.compile(traced, mesh, **(_WITHOUT_DEVICE.get(backend_of(mesh), {}) if accelerator else {}))
+            compiled = program.compile(traced, mesh, **options)
         except jax.errors.JaxRuntimeError as error:
             memory, peak, sent, largest = None, _peak_of_refusal(error), None, []
         else:
@@ -242,7 +243,9 @@ def _layer_inputs(task: Task, state, batch, micro_batches: int) -> int | None:
 def _bytes_in(tree, memory: str) -> int:
     """Bytes of the leaves in ``"host"`` memory or on the ``"device"``."""
     leaves = jax.tree.leaves(tree)
-    return sum(local_bytes(leaf) for leaf in leaves if (leaf.sharding.memory_kind == "pinned_host") == (memory == "host"))
+    return sum(
+        local_bytes(leaf) for leaf in leaves if (leaf.sharding.memory_kind == "pinned_host") == (memory == "host")
+    )
 
 
 def _hlo_type(leaf) -> str:

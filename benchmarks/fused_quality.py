@@ -3,9 +3,9 @@
 python -m benchmarks.fused_quality
 
 The default preset, 500 steps. One side is AdamW on float32 weights; the other the fused step, which sees each layer's
-gradient once and forgets it, with factored statistics and bfloat16 weights that are rounded stochastically. Both compute
-in float32, start from the same draw, read the same batches, and may choose their learning rate from the same grid by
-validation loss. Each side's best run is then judged on text neither has seen.
+gradient once and forgets it, with factored statistics and bfloat16 weights that are rounded stochastically. Both
+compute in float32, start from the same draw, read the same batches, and may choose their learning rate from the same
+grid by validation loss. Each side's best run is then judged on text neither has seen.
 """
 
 import argparse
@@ -31,9 +31,7 @@ def main() -> None:
     from benchmarks.record import RESULTS, save_result
 
     with tempfile.TemporaryDirectory() as folder:
-        runs = {
-            side: [train(Path(folder), side, rate, flags.steps) for rate in flags.rates] for side in SIDES
-        }
+        runs = {side: [train(Path(folder), side, rate, flags.steps) for rate in flags.rates] for side in SIDES}
         best = {side: min(tried, key=lambda run: run["validation"]) for side, tried in runs.items()}
         for run in best.values():
             run["heldout_bits_per_byte"] = heldout_bits_per_byte(run.pop("workdir"))

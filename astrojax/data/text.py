@@ -15,7 +15,6 @@ from absl import flags
 from astrojax.config import Config, NonNegative, Positive
 from astrojax.data.token_store import TokenStore
 
-
 # What a window holds, each [seq_len] (see PackedWindows).
 FIELDS = {
     "tokens": np.int32,

@@ -83,7 +83,12 @@ def _backward(chunk_tokens, residuals, loss_grad):
     hidden_grad_btd, head_grad_dv, nll_bt = residuals
     partial = jax.typeof(head_grad_dv).sharding.spec.unreduced
     head_scale = jax.sharding.reshard(loss_grad.astype(head_grad_dv.dtype), jax.P(reduced=partial))
-    return hidden_grad_btd * loss_grad.astype(hidden_grad_btd.dtype), head_grad_dv * head_scale, None, nll_bt * loss_grad
+    return (
+        hidden_grad_btd * loss_grad.astype(hidden_grad_btd.dtype),
+        head_grad_dv * head_scale,
+        None,
+        nll_bt * loss_grad,
+    )
 
 
 _cross_entropy.defvjp(_forward, _backward)

@@ -86,7 +86,7 @@ _COLLECTIVE = re.compile(
 )
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-_CALLED = re.compile(r"(?:calls|body|to_apply|branch_computations|called_computations)=\{?%?([\w.\-]+(?:, ?%[\w.\-]+)*)")
+_CALLED = re.compile(r"(?:calls|body|to_apply|branch_computations)=\{?%?([\w.\-]+(?:, ?%[\w.\-]+)*)")
 
 
 def collective_bytes(hlo: str, num_devices: int) -> float:

@@ -49,7 +49,7 @@ def step_bytes(memory: Any) -> int:
     )
 
 
-class explain_out_of_memory(contextlib.AbstractContextManager):  # noqa: N801 (used as a function)
+class explain_out_of_memory(contextlib.AbstractContextManager):
     """Turns a backend's failure to allocate into an :class:`OutOfMemoryError` that says what fills a device.
 
     Args:

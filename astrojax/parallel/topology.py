@@ -1,16 +1,15 @@
 """Accelerators that programs can be compiled for without having them, and what is known of each.
 
 Memory, clocks and caches of the NVIDIA devices are what the driver reports for them; peak rates and bandwidths are the
-vendors' figures for dense bfloat16 with float32 accumulation (NVIDIA: RTX A5000, Ada and Ampere GA102 whitepapers, A100,
-H100 and H200 datasheets; Google: Cloud TPU system architecture pages for v5e, v5p and v6e). ``links`` is what one
-device can send to the others while it receives as much: PCIe 4.0 x16 where cards have no NVLink.
+vendors' figures for dense bfloat16 with float32 accumulation (NVIDIA: RTX A5000 datasheet, Ada whitepaper, A100, H100
+and H200 datasheets; Google: Cloud TPU system architecture pages for v5e, v5p and v6e). ``links`` is what one device can
+send to the others while it receives as much: PCIe 4.0 x16 where cards have no NVLink.
 """
 
 import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Callable
 
 from astrojax.errors import RequestError
 

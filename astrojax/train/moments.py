@@ -68,7 +68,7 @@ def quantise(values: Float[Array, "... n"], *, signed: bool) -> Quantised:
     relative = jnp.abs(blocks) / jnp.where(scales == 0, 1, scales)[..., None]
     # Thresholds instead of a logarithm: exact at the decades' borders.
     decade = sum((relative < 10.0**-i).astype(jnp.int32) for i in range(1, bits))
-    levels = jnp.exp2((bits - 1 - decade).astype(jnp.float32))
+    levels = jnp.left_shift(1, bits - 1 - decade).astype(jnp.float32)
     step = jnp.floor((relative * _power_of_ten(decade, bits) - 0.1) / 0.9 * levels)
     magnitude = levels + jnp.clip(step, 0, levels - 1)
     magnitude = jnp.where(blocks == 0, 0, magnitude)
@@ -82,7 +82,7 @@ def dequantise(quantised: Quantised) -> Float[Array, "... n"]:
     codes = _in_blocks(quantised.codes).astype(jnp.float32)
     magnitude = jnp.abs(codes)
     decade = sum((magnitude < 2**i).astype(jnp.int32) for i in range(1, bits))
-    levels = jnp.exp2((bits - 1 - decade).astype(jnp.float32))
+    levels = jnp.left_shift(1, bits - 1 - decade).astype(jnp.float32)
     relative = (0.1 + 0.9 * (magnitude - levels + 0.5) / levels) / _power_of_ten(decade, bits)
     values = jnp.sign(codes) * relative * quantised.scales[..., None]
     return jnp.reshape(values, quantised.codes.shape, out_sharding=_spec(quantised.codes))

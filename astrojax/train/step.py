@@ -80,15 +80,15 @@ def make_train_step(
         loss, grads = gradients(state.params, batch, key)
 
         def objective(params):  # One micro-batch: a sample is enough for an estimate of the curvature.
-            total, weight = task.loss(params, jax.tree.map(lambda x: x[0], split_batch(batch, num_micro_batches(config))), key)
+            total, weight = task.loss(
+                params, jax.tree.map(lambda x: x[0], split_batch(batch, num_micro_batches(config))), key
+            )
             return total / jnp.maximum(weight, 1e-9)
 
         squares = jax.tree.map(lambda g: jnp.sum(jnp.square(g)), grads)
         grad_norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
         healthy = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, obj_fn=objective, healthy=healthy
-        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, obj_fn=objective, healthy=healthy)
         params = optax.apply_updates(state.params, updates)
         nonfinite = jax.tree.map(lambda s, p: ~(jnp.isfinite(s) & jnp.all(jnp.isfinite(p))), squares, params)
         finite = healthy & ~jnp.any(jnp.stack(jax.tree.leaves(nonfinite)))

@@ -6,7 +6,7 @@ import pytest
 
 from astrojax.data.corpus import Document
 from astrojax.data.questions import choice_windows, read_questions
-from astrojax.data.text import PackedWindows, batched, scoring_windows, training_windows
+from astrojax.data.text import FIELDS, PackedWindows, batched, scoring_windows, training_windows
 from astrojax.data.token_store import TokenStore, write_token_store
 from astrojax.data.tokenizer import END_OF_TEXT, encode_documents, load_tokenizer, train_tokenizer
 from astrojax.errors import RequestError
@@ -40,6 +40,12 @@ def test_segments_positions_and_masks_mark_the_documents():
     np.testing.assert_array_equal(window["positions"], [0, 1, 2, 3, 0, 1, 2, 0, 1])
     # The last token of a document would have to guess the next document.
     np.testing.assert_array_equal(window["loss_mask"], [1, 1, 1, 0, 1, 1, 0, 1, 1])
+
+
+def test_a_window_has_the_fields_it_is_said_to_have():
+    window = PackedWindows(store_of([4, 3, 6]), 9)[0]
+    assert {name: value.dtype for name, value in window.items()} == FIELDS
+    assert {value.shape for value in window.values()} == {(9,)}
 
 
 def test_an_epoch_visits_every_window_once_and_the_next_in_another_order():

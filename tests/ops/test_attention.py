@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from astrojax.ops.attention import attention
+from astrojax.ops.attention.chunked import BLOCK
 from astrojax.parallel.mesh import MeshConfig, make_mesh
 
 
@@ -72,3 +73,57 @@ def test_bad_shapes_are_refused():
         attention(query[:, :3], key, value, segment_ids=jnp.ones((2, 3), jnp.int32))
     with pytest.raises(ValueError, match="cudnn"):
         attention(query, key, value, implementation="cudnn")
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_chunked_values_and_gradients_are_the_references(causal, segmented):
+    query, key, value = qkv(t=2 * BLOCK, s=2 * BLOCK)
+    segments = jnp.sort(jnp.asarray(np.random.default_rng(1).integers(0, 4, (2, 2 * BLOCK))), axis=1)
+
+    def values_and_gradients(implementation):
+        def f(query, key, value):
+            out = attention(
+                query,
+                key,
+                value,
+                causal=causal,
+                segment_ids=segments if segmented else None,
+                implementation=implementation,
+            )
+            return jnp.sum(out**2), out
+
+        return jax.jit(jax.grad(f, argnums=(0, 1, 2), has_aux=True))(query, key, value)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        values_and_gradients("chunked"),
+        values_and_gradients("reference"),
+    )
+
+
+def test_chunked_attention_aligns_the_last_query_with_the_last_key():
+    query, key, value = qkv(t=BLOCK, s=BLOCK + 7)
+    expected = attention(query, key, value, causal=True, implementation="reference")
+    got = attention(query, key, value, causal=True, implementation="chunked")
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_chunked_attention_never_holds_all_scores():
+    t = 8 * BLOCK
+    shapes = [jax.ShapeDtypeStruct((1, t, 4, 8), jnp.float32)] * 3
+
+    def temporaries(implementation):
+        def f(query, key, value):
+            return jnp.sum(attention(query, key, value, causal=True, implementation=implementation))
+
+        compiled = jax.jit(jax.grad(f, argnums=(0, 1, 2))).lower(*shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries("auto") == temporaries("chunked") < temporaries("reference") / 3
+
+
+def test_chunked_attention_takes_whole_blocks():
+    query, key, value = qkv()
+    with pytest.raises(ValueError, match="multiple of 128 queries, got 5"):
+        attention(query, key, value, implementation="chunked")

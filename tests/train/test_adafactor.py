@@ -24,7 +24,9 @@ def gradients(seed):
 
 
 def test_figures_are_optaxs():
-    ours, theirs = (f(decay_rate=0.8, min_dim_size_to_factor=4) for f in (scale_by_factored_rms, optax.scale_by_factored_rms))
+    ours, theirs = (
+        f(decay_rate=0.8, min_dim_size_to_factor=4) for f in (scale_by_factored_rms, optax.scale_by_factored_rms)
+    )
     state, their_state = ours.init(gradients(0)), theirs.init(gradients(0))
     for seed in range(5):
         updates, state = ours.update(gradients(seed), state)
@@ -56,8 +58,8 @@ def test_statistics_live_where_the_weights_live():
         state = jax.jit(tx.init)(weights)
         _, after = jax.jit(tx.update)(weights, state)
     for s in (state, after):
-        assert s.columns["w_df"].sharding.spec == P("tensor")
-        assert s.rows["w_df"].sharding.spec == P("fsdp")
+        assert s.columns["w_df"].sharding.spec == P("fsdp")
+        assert s.rows["w_df"].sharding.spec == P("tensor")
     assert state.rows["w_df"].size + state.columns["w_df"].size == 16 + 8
 
 

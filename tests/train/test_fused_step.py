@@ -35,7 +35,7 @@ def batches(steps, rows=8, seq_len=64, vocab=512):
             "tokens": tokens[:, :-1],
             "targets": tokens[:, 1:],
             "segment_ids": np.tile(np.repeat([1, 2], [cut, seq_len - cut]), (rows, 1)).astype(np.int32),
-            "positions": np.tile(np.concatenate([np.arange(cut), np.arange(seq_len - cut)]), (rows, 1)).astype(np.int32),
+            "positions": np.tile([*range(cut), *range(seq_len - cut)], (rows, 1)).astype(np.int32),
             "loss_mask": (rng.random((rows, seq_len)) < 0.9).astype(np.float32),
         }
 
@@ -85,7 +85,7 @@ def unfused():
     )
 
     def apart(params):  # One tree for each layer.
-        layers = [jax.tree.map(lambda p: p[i], params["blocks"]) for i in range(2)]
+        layers = [jax.tree.map(lambda p, i=i: p[i], params["blocks"]) for i in range(2)]
         return {**params, "blocks": layers}
 
     def together(params):

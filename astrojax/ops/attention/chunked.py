@@ -19,35 +19,34 @@ def attention(
     segment_ids: Int[Array, "b t"] | None,
     scale: float,
 ) -> Float[Array, "b t n h"]:
-    """See :func:`astrojax.ops.attention.attention`. The scores held at a time are ``[b, n, BLOCK, s]``: memory grows
+    """See :func:`astrojax.ops.attention.attention`. Scores are held for ``[b, n, BLOCK, s]`` at a time: memory grows
     with the length, not with its square. The backward pass computes each block again."""
-    b, t, n, h = query.shape
-    blocks = t // BLOCK
-    batch, _, heads, _ = jax.typeof(query).sharding.spec
-    mask_from = segment_ids if segment_ids is not None else jnp.zeros((1, t), jnp.int32)
-
-    def split(x, spec):
-        x = jnp.reshape(x, (x.shape[0], blocks, BLOCK, *x.shape[2:]), out_sharding=P(spec[0], None, *spec[1:]))
-        return jnp.moveaxis(x, 1, 0)
-
-    # float32: the gradients of keys and values are summed over the blocks of queries in the dtype they have here.
+    t, s = query.shape[1], key.shape[1]
+    # float32: their gradients are summed over the blocks in the dtype they have here.
     key32, value32 = key.astype(jnp.float32), value.astype(jnp.float32)
 
     @jax.checkpoint
-    def block(first, query_bxnh, segments_bx):
-        mask_bxs = None
-        if causal:
-            place_xs = first * BLOCK + jnp.arange(BLOCK)[:, None] + key.shape[1] - t
-            mask_bxs = (place_xs >= jnp.arange(key.shape[1]))[None]
-        if segment_ids is not None:
-            same_bxs = segments_bx[:, :, None] == segment_ids[:, None, :]
-            mask_bxs = same_bxs if mask_bxs is None else jnp.logical_and(mask_bxs, same_bxs)
+    def block(xs):
+        first, query_bxnh, segments_bx = xs
+        mask_bxs = reference.attention_mask(
+            first * BLOCK + jnp.arange(BLOCK) + s - t, jnp.arange(s), causal, segments_bx, segment_ids
+        )
         return reference.masked_attention(
             query_bxnh, key32.astype(key.dtype), value32.astype(value.dtype), mask_bxs, scale
         )
 
-    out = jax.lax.map(
-        lambda xs: block(*xs),
-        (jnp.arange(blocks), split(query, jax.typeof(query).sharding.spec), split(mask_from, (batch if segment_ids is not None else None, None))),
-    )
-    return jnp.reshape(jnp.moveaxis(out, 0, 1), (b, t, n, h), out_sharding=P(batch, None, heads, None))
+    segments = None if segment_ids is None else _split(segment_ids)
+    return _join(jax.lax.map(block, (jnp.arange(t // BLOCK), _split(query), segments)))
+
+
+def _split(x):
+    """``[b, t, ...]`` as ``[blocks, b, BLOCK, ...]``."""
+    spec = jax.typeof(x).sharding.spec
+    shape = (x.shape[0], x.shape[1] // BLOCK, BLOCK, *x.shape[2:])
+    return jnp.moveaxis(jnp.reshape(x, shape, out_sharding=P(spec[0], None, *spec[1:])), 1, 0)
+
+
+def _join(blocks):
+    x = jnp.moveaxis(blocks, 0, 1)
+    batch, _, *rest = jax.typeof(x).sharding.spec
+    return jnp.reshape(x, (x.shape[0], -1, *x.shape[3:]), out_sharding=P(batch, *rest))

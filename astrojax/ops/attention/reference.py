@@ -16,14 +16,15 @@ def attention(
     scale: float,
 ) -> Float[Array, "b t n h"]:
     """See :func:`astrojax.ops.attention.attention`."""
-    mask_bts = attention_mask(query.shape[1], key.shape[1], causal=causal, segment_ids=segment_ids)
+    t, s = query.shape[1], key.shape[1]
+    mask_bts = attention_mask(jnp.arange(t) + s - t, jnp.arange(s), causal, segment_ids, segment_ids)
     return masked_attention(query, key, value, mask_bts, scale)
 
 
 def masked_attention(query, key, value, mask_bts: Bool[Array, "#b t s"] | None, scale: float):
     """Attention to the keys that ``mask_bts`` allows. Keys and values are never repeated for their query group."""
     b, t, n, h = query.shape
-    s, k = key.shape[1:3]
+    k = key.shape[2]
     g = n // k
     batch, _, heads, _ = jax.typeof(query).sharding.spec
     # Query head i reads key/value head i // g. The g queries of a key head become g * t rows of one product, so that
@@ -43,10 +44,16 @@ def masked_attention(query, key, value, mask_bts: Bool[Array, "#b t s"] | None, 
     return jnp.reshape(out_btkgh, (b, t, n, h), out_sharding=P(batch, None, heads, None))
 
 
-def attention_mask(t: int, s: int, *, causal: bool, segment_ids: Int[Array, "b t"] | None):
-    """Which keys each query may read, as bool ``[b or 1, t, s]``, or None where all may be read."""
-    mask_bts = jnp.tri(t, s, k=s - t, dtype=bool)[None] if causal else None
-    if segment_ids is not None:
-        same_bts = segment_ids[:, :, None] == segment_ids[:, None, :]
+def attention_mask(
+    query_places: Int[Array, "t"],
+    key_places: Int[Array, "s"],
+    causal: bool,
+    query_segments: Int[Array, "b t"] | None,
+    key_segments: Int[Array, "b s"] | None,
+) -> Bool[Array, "#b t s"] | None:
+    """Which keys each query may read, or None where all may be read."""
+    mask_bts = (query_places[:, None] >= key_places)[None] if causal else None
+    if query_segments is not None:
+        same_bts = query_segments[:, :, None] == key_segments[:, None, :]
         mask_bts = same_bts if mask_bts is None else jnp.logical_and(mask_bts, same_bts)
     return mask_bts

@@ -1,0 +1,208 @@
+"""The promises about memory, held by compiling the very step for the very devices."""
+
+import json
+
+import pytest
+
+from astrojax import config as configs
+from astrojax.parallel.topology import ACCELERATORS, parse_topology
+from astrojax.plan import describe, largest_batch, make_plan
+from tests.conftest import ROOT
+
+GIB = 2**30
+
+SMALL = {
+    "model.vocab_size": "2048",
+    "model.num_layers": "4",
+    "model.d_model": "512",
+    "model.d_ff": "1024",
+    "model.num_heads": "8",
+    "model.num_kv_heads": "4",
+    "model.head_dim": "64",
+    "model.attention": "reference",
+    "model.precision.params": "bfloat16",
+    "data.seq_len": "256",
+    "train.batch_size": "8",
+    "train.microbatch_size": "2",
+    "optimizer": "fused_adafactor",
+}
+
+
+def plan_of(preset, topology, **overrides):
+    config = configs.override(configs.load_config(f"configs/llm.py:{preset}"), overrides)
+    return make_plan(config, *parse_topology(topology))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "topology", "overrides", "most"),
+    [
+        ("13b", "rtx-a5000:2", {}, 17.7),
+        ("13b", "rtx-a5000:2", {"train.batch_size": "16"}, 21.6),
+        ("13b", "rtx-a5000:2", {"train.batch_size": "16", "optimizer.inputs_on_host": "true"}, 14.2),
+        ("13b_aligned", "rtx-a5000:2", {}, 17.2),
+        ("13b_aligned", "rtx-a5000:2", {"train.batch_size": "16"}, 20.2),
+    ],
+)
+def test_thirteen_billion_parameters_train_on_two_24_gb_cards(preset, topology, overrides, most):
+    plan = plan_of(preset, topology, **overrides)
+    assert plan.units_per_step == 2048 * int(overrides.get("train.batch_size", 8))
+    assert plan.weight_bytes == pytest.approx(12.24 * GIB, rel=0.001)
+    assert plan.optimizer_bytes < 0.02 * GIB
+    assert plan.weight_bytes < plan.peak_bytes <= most * GIB
+    assert plan.fits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("topology", "most"), [("tpu-v6e:2", 18.0), ("tpu-v5e:4", 9.5)])
+def test_and_on_tpus(topology, most):
+    plan = plan_of("13b", topology)
+    assert plan.peak_bytes <= most * GIB
+    assert plan.fits
+
+
+def test_the_gradient_as_a_whole_does_not_fit():
+    plan = plan_of("13b", "rtx-a5000:2", optimizer="adamw")
+    assert not plan.fits
+    assert plan.optimizer_bytes > 48 * GIB
+    assert "DOES NOT FIT" in describe(plan)
+
+
+def temporaries(layers: int, **overrides):
+    plan = plan_of("tiny", "rtx-a5000:2", **SMALL | {"model.num_layers": str(layers)} | overrides)
+    return plan.temporary_bytes, plan.activation_bytes, plan.weight_bytes
+
+
+def test_temporaries_grow_with_depth_by_the_layers_inputs_alone():
+    (few, few_inputs, few_weights), (many, many_inputs, many_weights) = temporaries(4), temporaries(12)
+    assert many_inputs == 3 * few_inputs == 12 * 8 * 256 * 512 * 2 // 2
+    assert many_weights > 2 * few_weights
+    assert many - few == pytest.approx(many_inputs - few_inputs, rel=0.02)
+
+
+def test_inputs_on_the_host_leave_nothing_that_grows():
+    host = {"optimizer.inputs_on_host": "true"}
+    (few, *_), (many, *_) = temporaries(4, **host), temporaries(12, **host)
+    assert many - few < 0.02 * temporaries(4)[1]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_per_parameter", "host"),
+    [
+        ({"optimizer": "adamw"}, 8, 0),
+        ({"optimizer": "adamw", "optimizer.moments": "bfloat16"}, 4, 0),
+        ({"optimizer": "adamw", "optimizer.moments": "int8"}, 2 + 8 / 256, 0),
+        ({"optimizer": "lion", "optimizer.moments": "int8"}, 1 + 4 / 256, 0),
+        ({"optimizer": "lion", "optimizer.moments": "bfloat16", "optimizer.moments_on_host": "true"}, 0, 2),
+    ],
+)
+def test_moments_take_what_they_should(optimizer, bytes_per_parameter, host):
+    plan = plan_of("tiny", "rtx-a5000:2", **SMALL | optimizer)
+    parameters = plan.weight_bytes / 2
+    assert plan.optimizer_bytes == pytest.approx(bytes_per_parameter * parameters, rel=0.01, abs=20_000)
+    assert plan.host_bytes == pytest.approx(host * parameters, rel=0.01, abs=20_000)
+
+
+def test_micro_batches_collect_each_weight_once():
+    """Collected for every micro-batch anew, twice the micro-batches would send twice as much."""
+    two, four = (plan_of("tiny", "rtx-a5000:2", **SMALL | {"train.batch_size": size}) for size in ("4", "8"))
+    assert (two.micro_batches, four.micro_batches) == (2, 4)
+    assert four.collective_bytes_per_step < 1.7 * two.collective_bytes_per_step
+
+
+def test_the_largest_batch_is_the_largest(monkeypatch):
+    config = configs.override(configs.load_config("configs/llm.py"), SMALL)
+    roomy = make_plan(config, "rtx-a5000", 2)
+    monkeypatch.setitem(ACCELERATORS, "rtx-a5000", _with_memory("rtx-a5000", roomy.peak_bytes + 5 * 2**20))
+    first = make_plan(config, "rtx-a5000", 2)
+    assert first.fits
+    size = largest_batch(config, first)
+    assert size > 8
+
+    def fits(batch_size):
+        return plan_of("tiny", "rtx-a5000:2", **SMALL | {"train.batch_size": str(batch_size)}).fits
+
+    assert fits(size)
+    assert not fits(size + 2)
+    monkeypatch.setitem(ACCELERATORS, "rtx-a5000", _with_memory("rtx-a5000", roomy.weight_bytes))
+    assert largest_batch(config, make_plan(config, "rtx-a5000", 2)) is None
+
+
+def _with_memory(name, memory):
+    import dataclasses
+
+    return dataclasses.replace(ACCELERATORS[name], memory=memory, reserve=0)
+
+
+def test_a_refusal_of_the_compiler_is_a_plan_that_does_not_fit():
+    plan = plan_of("13b", "tpu-v5e:1", **{"model.num_layers": "8", "optimizer": "adamw"})
+    assert not plan.fits
+    assert plan.peak_bytes > plan.capacity_bytes
+    assert plan.temporary_bytes is None
+    assert "DOES NOT FIT" in describe(plan)
+
+
+def plan_by_command(launch, workdir, topology, overrides, **variables):
+    finished = launch(workdir, overrides, "--mode", "plan", "--topology", topology, **variables)
+    file = workdir / "plan.json"
+    return finished, json.loads(file.read_text()) if file.exists() else None
+
+
+@pytest.mark.parametrize("topology", ["rtx-a5000:2", "cpu:2"])
+def test_the_command_prints_a_table_and_writes_json(launch, tmp_path, topology):
+    finished, plan = plan_by_command(launch, tmp_path / "run", topology, SMALL)
+    assert finished.returncode == 0
+    assert finished.stderr == ""
+    assert "peak, as compiled" in finished.stdout
+    assert "largest batch that fits: --config.train.batch_size=" in finished.stdout
+    assert plan["topology"] == topology
+    assert plan["devices"] == 2
+    assert plan["tokens_per_step"] == 8 * 256
+    assert plan["fits"] is True
+    assert plan["peak_bytes"] + plan["reserve_bytes"] + plan["margin_bytes"] == plan["capacity_bytes"]
+    assert plan["largest_batch_size"] >= 8
+    for field in ("weight", "optimizer", "temporary", "activation"):
+        assert plan[f"{field}_bytes"] > 0
+    assert 0 < plan["model_flops_per_step"] < plan["compiled_flops_per_step"]
+
+
+def test_what_does_not_fit_ends_with_1(launch, tmp_path):
+    huge = {"model.d_model": "8192", "model.d_ff": "65536", "model.num_layers": "24", "optimizer": "lion"}
+    finished, plan = plan_by_command(launch, tmp_path / "run", "rtx-a5000:1", SMALL | huge)
+    assert finished.returncode == 1
+    assert "DOES NOT FIT" in finished.stdout
+    assert "no batch size fits" in finished.stdout
+    assert plan["fits"] is False
+    assert plan["largest_batch_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--mode", "plan"), "--mode plan and --topology NAME:COUNT go together"),
+        (("--topology", "h200:1"), "--mode plan and --topology NAME:COUNT go together"),
+        (("--mode", "plan", "--topology", "gtx:1"), "unknown accelerator 'gtx'"),
+        (("--mode", "plan", "--topology", "rtx-a5000:3"), "train.batch_size=8 does not split over the mesh's 3"),
+        (("--mode", "plan", "--topology", "tpu-v5p:16"), "--config.train.batch_size=16"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_2(launch, tmp_path, flags, message):
+    finished = launch(tmp_path / "run", SMALL, *flags)
+    assert finished.returncode == 2
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_the_extra_the_message_names_the_command(launch, tmp_path):
+    """A folder without the plug-ins stands before the installed ones."""
+    hidden = tmp_path / "hidden"
+    for package in ("jax_plugins", "nvidia", "libtpu"):
+        (hidden / package).mkdir(parents=True)
+    (hidden / "jax_plugins" / "__init__.py").touch()
+    (hidden / "nvidia" / "__init__.py").touch()
+    finished = launch(tmp_path / "run", SMALL, "--mode", "plan", "--topology", "rtx-a5000:2", PYTHONPATH=f"{hidden}")
+    assert finished.returncode == 2
+    assert "needs jax-cuda12-plugin and nvidia-cuda-nvcc-cu12" in finished.stderr
+    assert "pip install -c requirements.lock -e '.[aot]'" in finished.stderr
+    assert (ROOT / "requirements.lock").exists()
