@@ -3,6 +3,7 @@
 The compiler's own account of memory is the answer. How fast the step would be is an estimate, with its assumptions.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 import msgspec
+from jax.experimental.compilation_cache import compilation_cache
 
 from astrojax.console import format_bytes
 from astrojax.files import write_atomically
@@ -120,9 +122,11 @@ def make_plan(config: RunConfig, name: str, count: int) -> Plan:
         activations = _layer_inputs(task, state, batch, micro_batches)
         options = _WITHOUT_DEVICE.get(backend_of(mesh), {})
         try:
-            compiled = program.compile(traced, mesh, **options)
+            with _no_compilation_cache():
+                compiled = program.compile(traced, mesh, **options)
         except jax.errors.JaxRuntimeError as error:
-            memory, peak, sent, largest = None, _peak_of_refusal(error), None, []
+            arguments = sum(local_bytes(leaf) for leaf in jax.tree.leaves((state, batch)))
+            memory, peak, sent, largest = None, _peak_of_refusal(error, arguments), None, []
         else:
             memory, hlo = compiled.memory_analysis(), compiled.as_text()
             peak, sent = step_bytes(memory), cost.collective_bytes(hlo, count)
@@ -183,10 +187,11 @@ def largest_batch(config: RunConfig, first: Plan) -> int | None:
 def describe(plan: Plan) -> str:
     """The plan as a table for the person who asked."""
     shape = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
-    portions = f"{plan.micro_batches} micro-batches of {plan.batch_size // plan.micro_batches}"
+    one = plan.micro_batches == 1
+    portions = "at once" if one else f"in {plan.micro_batches} micro-batches of {plan.batch_size // plan.micro_batches}"
     lines = [
         f"{plan.topology}, mesh {shape}, {plan.optimizer}",
-        f"{plan.units_per_step:,} {plan.unit} per step: batch {plan.batch_size} in {portions}",
+        f"{plan.units_per_step:,} {plan.unit} per step: batch {plan.batch_size} {portions}",
         "per device:",
     ]
 
@@ -254,12 +259,29 @@ def _hlo_type(leaf) -> str:
     return f"{name}[{','.join(str(n) for n in leaf.sharding.shard_shape(leaf.shape))}]"
 
 
-def _peak_of_refusal(error: jax.errors.JaxRuntimeError) -> int:
-    """TPU compilers refuse a program that does not fit, and say what it needs."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of", str(error))
-    if "RESOURCE_EXHAUSTED" not in str(error) or not used:
+def _peak_of_refusal(error: jax.errors.JaxRuntimeError, argument_bytes: int) -> int:
+    """TPU compilers refuse a program that does not fit, and say what it, or its temporaries alone, would need."""
+    message = str(error)
+    if match := re.search(r"HLO temporaries \(([\d.]+)([KMGT])\)", message):
+        needed = argument_bytes
+    elif match := re.search(r"Used ([\d.]+)([KMGT]) of", message):
+        needed = 0
+    else:
         raise error
-    return round(float(used[1]) * 2 ** {"K": 10, "M": 20, "G": 30, "T": 40}[used[2]])
+    return needed + round(float(match[1]) * 2 ** {"K": 10, "M": 20, "G": 30, "T": 40}[match[2]])
+
+
+@contextlib.contextmanager
+def _no_compilation_cache():
+    """What was compiled without its device cannot be read back from JAX's cache on disk."""
+    before = jax.config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # It looks at the setting once only.
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _roofline(accelerator: Accelerator, products: cost.Products, sent: float, count: int, model_flops: float):

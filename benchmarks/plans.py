@@ -1,0 +1,58 @@
+"""Compiled peak memory of the 13-billion-parameter presets on machines that need not be there.
+
+python -m benchmarks.plans
+
+Each row is what `python launch.py --config configs/llm.py:PRESET --mode plan --topology TOPOLOGY` prints.
+"""
+
+import os
+import sys
+
+ROWS = [
+    ("13b", "rtx-a5000:2", {}),
+    ("13b", "rtx-a5000:2", {"train.batch_size": "16"}),
+    ("13b", "rtx-a5000:2", {"train.batch_size": "16", "optimizer.inputs_on_host": "true"}),
+    ("13b_aligned", "rtx-a5000:2", {}),
+    ("13b_aligned", "rtx-a5000:2", {"train.batch_size": "16"}),
+    ("13b_aligned", "rtx-a5000:2", {"train.batch_size": "16", "optimizer.inputs_on_host": "true"}),
+    ("13b", "rtx-a5000:2", {"optimizer": "adafactor"}),
+    ("13b", "rtx-a5000:2", {"optimizer": "lion", "optimizer.moments": "int8"}),
+    ("13b", "rtx-a5000:2", {"optimizer": "adamw", "optimizer.moments": "int8", "optimizer.moments_on_host": "true"}),
+    ("13b", "rtx-a5000:2", {"optimizer": "adamw"}),
+    ("13b_aligned", "h200:1", {}),
+    ("13b", "tpu-v6e:2", {}),
+    ("13b_aligned", "tpu-v6e:2", {}),
+    ("13b", "tpu-v5e:4", {}),
+    ("13b_aligned", "tpu-v5e:4", {}),
+]
+
+
+def main() -> None:
+    import jax
+
+    from astrojax import config as configs
+    from astrojax.parallel.topology import parse_topology
+    from astrojax.plan import make_plan
+    from benchmarks.record import save_result
+
+    rows = []
+    print("| preset | topology | changed | tokens per step | peak per device | fits |\n| --- | --- | --- | --- | --- | --- |")
+    for preset, topology, overrides in ROWS:
+        config = configs.override(configs.load_config(f"configs/llm.py:{preset}"), overrides)
+        plan = make_plan(config, *parse_topology(topology))
+        changed = " ".join(f"{field}={value}" for field, value in overrides.items())
+        size, fits = f"{plan.peak_bytes / 2**30:.2f} GiB", "yes" if plan.fits else "no"
+        print(f"| {preset} | {topology} | {changed} | {plan.units_per_step:,} | {size} | {fits} |", flush=True)
+        rows.append({"preset": preset, "overrides": overrides} | plan.as_dict())
+    print("written to", save_result("plans", {"plans": rows}, {"jax": jax.__version__}))
+
+
+if __name__ == "__main__":
+    from astrojax.parallel.topology import prepare_environment
+
+    for name in ("rtx-a5000", "tpu-v6e"):
+        prepare_environment(name, 1)
+    if "jax" in sys.modules:
+        raise SystemExit("JAX was imported too early")
+    os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+    main()

@@ -1,0 +1,78 @@
+"""Trains a large preset on the shipped corpus for a few steps and sets what was measured beside what was planned.
+
+XLA_PYTHON_CLIENT_MEM_FRACTION=0.34 python -m benchmarks.train_large --preset 13b_aligned --topology h200:1
+
+The fraction caps the allocator at 48 GiB of an H200's 141. Steps, tokens per second, model-FLOP utilisation, the peak the
+allocator saw and the peak the compiler announced go to benchmarks/results/train_large.json.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from astrojax.parallel.topology import ACCELERATORS, parse_topology
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="13b_aligned")
+    parser.add_argument("--topology", required=True, help="what this machine is, such as h200:1")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--workdir", type=Path, help="kept if given")
+    flags, rest = parser.parse_known_args()
+
+    import jax
+
+    from astrojax import config as configs
+    from astrojax.tasks import make_task
+    from astrojax.train import loop
+    from astrojax.train.metrics import read_metrics
+    from benchmarks.record import save_result
+
+    name, count = parse_topology(flags.topology)
+    overrides = {
+        "train.steps": str(flags.steps),
+        "train.log_every": "1",
+        "checkpoint.every_steps": str(flags.steps),
+        "optimizer.warmup_steps": "10",
+    } | configs.parse_overrides(rest)
+    config = configs.override(configs.load_config(f"configs/llm.py:{flags.preset}"), overrides)
+    workdir = flags.workdir or Path(tempfile.mkdtemp(prefix="astrojax-"))
+    outcome = loop.train(make_task(config), workdir)
+    records = read_metrics(workdir)
+    steady = sorted(r["tokens_per_second"] for r in records[2:] if r["tokens_per_second"])
+    rate = steady[len(steady) // 2]
+    planned = plan(config, name, count)
+    tokens = planned["tokens_per_step"]
+    figures = {
+        "preset": flags.preset,
+        "steps": outcome.step,
+        "tokens_per_step": tokens,
+        "allocator_fraction": os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION"),
+        "first_loss": records[0]["loss"],
+        "last_loss": records[-1]["loss"],
+        "tokens_per_second": rate,
+        "measured_peak_bytes": records[-1]["memory_peak_bytes"],
+        "planned_peak_bytes": planned["peak_bytes"],
+        "losses": [r["loss"] for r in records],
+    }
+    if name in ACCELERATORS:
+        flops = planned["model_flops_per_step"] / tokens * rate
+        figures["model_flop_utilisation"] = flops / (count * ACCELERATORS[name].flops)
+    for label, value in figures.items():
+        if label != "losses":
+            print(f"  {label:<26} {value}")
+    device = f"{count} x {jax.devices()[0].device_kind}"
+    print("written to", save_result("train_large", figures, {"jax": jax.__version__}, device))
+
+
+def plan(config, name: str, count: int) -> dict:
+    """The plan for the same run, by this process's own devices' kind."""
+    from astrojax.plan import make_plan
+
+    return make_plan(config, name, count).as_dict()
+
+
+if __name__ == "__main__":
+    main()
