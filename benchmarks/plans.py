@@ -36,7 +36,8 @@ def main() -> None:
     from benchmarks.record import save_result
 
     rows = []
-    print("| preset | topology | changed | tokens per step | peak per device | fits |\n| --- | --- | --- | --- | --- | --- |")
+    columns = ("preset", "topology", "changed", "tokens per step", "peak per device", "fits")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for preset, topology, overrides in ROWS:
         config = configs.override(configs.load_config(f"configs/llm.py:{preset}"), overrides)
         plan = make_plan(config, *parse_topology(topology))

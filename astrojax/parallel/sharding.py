@@ -72,8 +72,11 @@ def abstract_results(function: Callable[[], Any], mesh: jax.sharding.Mesh):
     traced = jax.jit(function).trace()
 
     def on_mesh(aval):
-        kind = "pinned_host" if aval.memory_space == jax.memory.Space.Host else None
-        sharding = NamedSharding(mesh, aval.sharding.spec, memory_kind=kind)
+        sharding = NamedSharding(mesh, aval.sharding.spec)
+        if aval.memory_space == jax.memory.Space.Host:
+            sharding = NamedSharding(mesh, aval.sharding.spec, memory_kind="pinned_host")
+            if sharding.memory_kind is None:  # Devices to compile for know of no memory but their own.
+                sharding = NamedSharding(mesh.abstract_mesh, aval.sharding.spec, memory_kind="pinned_host")
         return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding)
 
     return jax.tree.unflatten(jax.tree.structure(traced.out_info), map(on_mesh, traced.jaxpr.out_avals))

@@ -209,14 +209,19 @@ def per_layer(
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def kept(state):
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, HOST) if on_host and leaf.ndim else leaf, state)
+    def kept(state, scalar_ndim: int = 0):
+        def keep(leaf):
+            return jax.device_put(leaf, HOST) if on_host and leaf.ndim > scalar_ndim else leaf
+
+        return jax.tree.map(keep, state)
 
     def init(params):
-        def start(entry):
-            return kept(optimizer.init(entry))
+        def start(name, entry):
+            if name == layers:
+                return kept(jax.vmap(optimizer.init)({name: entry}), scalar_ndim=1)
+            return kept(optimizer.init({name: entry}))
 
-        return {name: (jax.vmap(start) if name == layers else start)({name: entry}) for name, entry in params.items()}
+        return {name: start(name, entry) for name, entry in params.items()}
 
     def update(updates, state, params, *, healthy=True, **extra):
         del extra
