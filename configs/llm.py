@@ -2,6 +2,7 @@
 
     python launch.py --config configs/llm.py                  # tiny: learns the shipped textbooks on a CPU
     python launch.py --config configs/llm.py:125m --config.data.path=my_corpus/
+    python launch.py --config configs/llm.py:13b_aligned --mode plan --topology rtx-a5000:2     # does it fit?
 
 | preset      | parameters | made for                                               |
 | ----------- | ---------- | ------------------------------------------------------ |
@@ -11,8 +12,8 @@
 | 13b         | 13.147e9   | the shape of the group's first system, head_dim 68     |
 | 13b_aligned | 13.147e9   | as many parameters with head_dim 128: the better shape |
 
-Only `tiny` has been trained to its end. The others are tested for their number of parameters, no more: what memory they
-take and what they reach has not been measured.
+Only `tiny` has been trained to its end. The memory of the two largest is known from compiling their very step (`--mode
+plan`, benchmarks/results/plans.json); what the others reach, and how fast any of them is on a GPU or TPU, is not.
 """
 
 from astrojax.data.text import TextConfig
@@ -89,12 +90,19 @@ def b1() -> LanguageConfig:
 
 
 def b13() -> LanguageConfig:
-    """13.147 billion parameters in the shape of the group's first system. Its head_dim of 68 suits no fused kernel."""
+    """13.147 billion parameters in the shape of the group's first system. Its head_dim of 68 suits no fused kernel.
+
+    As compiled for two 24 GB cards: 17.7 GiB each at 16,384 tokens per step (8 x 2048 in 4 micro-batches), 21.5 GiB at
+    32,768, and 14.1 GiB at 32,768 with --config.optimizer.inputs_on_host=true.
+    """
     return _13b(num_layers=56, d_model=4352, d_ff=14336, num_heads=64, num_kv_heads=8, head_dim=68)
 
 
 def b13_aligned() -> LanguageConfig:
-    """13.147 billion parameters with sizes that accelerators like."""
+    """13.147 billion parameters with sizes that accelerators like.
+
+    As compiled for two 24 GB cards: 17.1 GiB each at 16,384 tokens per step, 20.1 GiB at 32,768.
+    """
     return _13b(num_layers=48, d_model=4096, d_ff=18432, num_heads=32, num_kv_heads=8, head_dim=128)
 
 

@@ -33,6 +33,12 @@ def test_override_reads_each_field_by_its_type(tiny):
     assert tiny.train.steps != 7
 
 
+def test_a_value_named_none_is_not_nothing(tiny):
+    assert configs.override(tiny, {"model.remat": "full"}).model.remat == "full"
+    assert configs.override(tiny, {"model.remat": "none"}).model.remat == "none"
+    assert configs.override(tiny, {"train.microbatch_size": "none"}).train.microbatch_size is None
+
+
 def test_naming_a_kind_brings_its_defaults(tiny):
     changed = configs.override(tiny, {"optimizer.b2": "0.95", "optimizer": "lion"})
     assert changed.optimizer == Lion(b2=0.95)

@@ -2,9 +2,11 @@
 
 import json
 import random
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import jax
@@ -223,6 +225,23 @@ def test_a_full_disk_fails_the_save_and_nothing_else(small, tmp_path, launch):
     done = launch(workdir, small)
     assert done.returncode == 0
     assert "resuming after step 4" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+def test_a_run_out_of_memory_says_what_fills_it_and_which_plan_to_make(small, tmp_path):
+    """A feed-forward layer of a million columns in 8 GB."""
+    overrides = small | {"model.d_ff": "1000000", "train.microbatch_size": "4"}
+    limited = ["bash", "-c", f"ulimit -v 9000000; exec {shlex.join(command(tmp_path / 'run', overrides))}"]
+    finished = subprocess.run(
+        limited, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert finished.returncode == 1, finished.stderr
+    assert "failed: out of memory: RESOURCE_EXHAUSTED" in finished.stderr
+    assert "params.blocks.mlp.down_fd float32[2, 1000000, 64]" in finished.stderr
+    assert "peak of the compiled step" in finished.stderr
+    assert "--mode plan --topology cpu:1" in finished.stderr
+    assert "--config.model.d_ff=1000000" in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
 def test_wandb_works_offline(small, tmp_path):

@@ -162,6 +162,13 @@ ACCELERATORS = {
 
 GPUS_PER_HOST = 8
 
+_TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v6e-1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
 
 def parse_topology(text: str) -> tuple[str, int]:
     """``"rtx-a5000:2"`` as ``("rtx-a5000", 2)``.
@@ -199,13 +206,6 @@ def prepare_environment(name: str, count: int) -> None:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(count)
         return
     if ACCELERATORS[name].tpu:
-        # The TPU compiler asks the cloud where it runs unless it is told, and whether another process has the TPU.
-        os.environ |= {
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            "TPU_ACCELERATOR_TYPE": "v6e-1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        }
         needed = {"libtpu": "libtpu"}
     else:
         needed = {"jax_plugins.xla_cuda12": "jax-cuda12-plugin", "nvidia.cuda_nvcc": "nvidia-cuda-nvcc-cu12"}
@@ -237,6 +237,9 @@ def devices_of(name: str, count: int) -> list:
         return topologies.get_topology_desc(
             "", platform="cuda", topology=f"1x{hosts}x{count // hosts}", target_config=target
         ).devices
+    # The TPU compiler asks the cloud where it runs unless it is told, and lets no other process use it meanwhile.
+    for variable, value in _TPU_ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     generation, dimensions = accelerator.tpu
     shape = torus(count, dimensions)
     try:

@@ -87,6 +87,7 @@ RESUMABLE_CHANGES = (
     "train.log_every",
     "train.max_skipped_steps",
     "train.memory_warning_fraction",
+    "optimizer.inputs_on_host",
     "mesh",
     "checkpoint.every_steps",
     "checkpoint.every_minutes",

@@ -9,7 +9,8 @@ from astrojax import config as configs
 from astrojax.parallel.mesh import MeshConfig, make_mesh
 from astrojax.parallel.sharding import put_batch
 from astrojax.train.optimizers import make_optimizer, make_schedule
-from astrojax.train.step import init_state, make_train_step, split_batch
+from astrojax.train.step import init_state, make_train_step, num_micro_batches, split_batch
+from astrojax.train.task import TrainConfig
 
 
 class LeastSquares:
@@ -120,6 +121,14 @@ def test_a_batch_of_no_weight_moves_nothing_but_the_count(mesh):
     after, metrics = step(state, empty)
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
     assert float(metrics["loss"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("devices", "microbatch_size", "micro_batches"), [(1, None, 1), (1, 2, 4), (2, 2, 4), (4, 2, 2), (8, 1, 1)]
+)
+def test_micro_batches_are_no_smaller_than_splits_over_the_devices(devices, microbatch_size, micro_batches):
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:devices])):
+        assert num_micro_batches(TrainConfig(steps=1, batch_size=8, microbatch_size=microbatch_size)) == micro_batches
 
 
 def test_micro_batches_are_rows_of_the_batch_without_moving_between_devices():
