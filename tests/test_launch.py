@@ -236,7 +236,8 @@ def test_a_run_out_of_memory_says_what_fills_it_and_which_plan_to_make(small, tm
         limited, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
     assert finished.returncode == 1, finished.stderr
-    assert "failed: out of memory: RESOURCE_EXHAUSTED" in finished.stderr
+    assert finished.stderr.startswith("failed: out of memory: ")
+    assert "Out of memory allocating" in finished.stderr
     assert "params.blocks.mlp.down_fd float32[2, 1000000, 64]" in finished.stderr
     assert "peak of the compiled step" in finished.stderr
     assert "--mode plan --topology cpu:1" in finished.stderr

@@ -64,7 +64,9 @@ class explain_out_of_memory(contextlib.AbstractContextManager):
         self._state = state
 
     def __exit__(self, kind, error, traceback):
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        # Where the allocation fails while a computation is dispatched the status is another one.
+        exhausted = any(word in str(error).lower() for word in ("resource_exhausted", "out of memory"))
+        if isinstance(error, jax.errors.JaxRuntimeError) and exhausted:
             raise OutOfMemoryError("\n".join(self._lines(error))) from error
 
     def _lines(self, error: Exception):
