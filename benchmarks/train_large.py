@@ -8,6 +8,7 @@ the allocator saw and the peak the compiler announced go to benchmarks/results/t
 
 import argparse
 import os
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -22,9 +23,15 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, help="kept if given")
     flags, rest = parser.parse_known_args()
 
+    with tempfile.TemporaryDirectory(prefix="astrojax-") as folder:
+        measure(flags, rest, flags.workdir or Path(folder))
+
+
+def measure(flags: argparse.Namespace, rest: list[str], workdir: Path) -> None:
     import jax
 
     from astrojax import config as configs
+    from astrojax.plan import make_plan
     from astrojax.tasks import make_task
     from astrojax.train import loop
     from astrojax.train.metrics import read_metrics
@@ -38,40 +45,29 @@ def main() -> None:
         "optimizer.warmup_steps": "10",
     } | configs.parse_overrides(rest)
     config = configs.override(configs.load_config(f"configs/llm.py:{flags.preset}"), overrides)
-    workdir = flags.workdir or Path(tempfile.mkdtemp(prefix="astrojax-"))
     outcome = loop.train(make_task(config), workdir)
     records = read_metrics(workdir)
-    steady = sorted(r["tokens_per_second"] for r in records[2:] if r["tokens_per_second"])
-    rate = steady[len(steady) // 2]
-    planned = plan(config, name, count)
-    tokens = planned["tokens_per_step"]
+    rate = statistics.median(r["tokens_per_second"] for r in records if r["tokens_per_second"])
+    planned = make_plan(config, name, count)
     figures = {
         "preset": flags.preset,
         "steps": outcome.step,
-        "tokens_per_step": tokens,
+        "tokens_per_step": planned.units_per_step,
         "allocator_fraction": os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION"),
         "first_loss": records[0]["loss"],
         "last_loss": records[-1]["loss"],
         "tokens_per_second": rate,
         "measured_peak_bytes": records[-1]["memory_peak_bytes"],
-        "planned_peak_bytes": planned["peak_bytes"],
-        "losses": [r["loss"] for r in records],
+        "planned_peak_bytes": planned.peak_bytes,
     }
     if name in ACCELERATORS:
-        flops = planned["model_flops_per_step"] / tokens * rate
+        flops = planned.model_flops_per_step / planned.units_per_step * rate
         figures["model_flop_utilisation"] = flops / (count * ACCELERATORS[name].flops)
     for label, value in figures.items():
-        if label != "losses":
-            print(f"  {label:<26} {value}")
+        print(f"  {label:<26} {value}")
+    figures["losses"] = [r["loss"] for r in records]
     device = f"{count} x {jax.devices()[0].device_kind}"
     print("written to", save_result("train_large", figures, {"jax": jax.__version__}, device))
-
-
-def plan(config, name: str, count: int) -> dict:
-    """The plan for the same run, by this process's own devices' kind."""
-    from astrojax.plan import make_plan
-
-    return make_plan(config, name, count).as_dict()
 
 
 if __name__ == "__main__":
