@@ -101,7 +101,7 @@ def b13() -> LanguageConfig:
 def b13_aligned() -> LanguageConfig:
     """13.147 billion parameters with sizes that accelerators like.
 
-    As compiled for two 24 GB cards: 17.1 GiB each at 16,384 tokens per step, 20.1 GiB at 32,768.
+    As compiled for two 24 GB cards: 17.1 GiB each at 16,384 tokens per step, 20.2 GiB at 32,768.
     """
     return _13b(num_layers=48, d_model=4096, d_ff=18432, num_heads=32, num_kv_heads=8, head_dim=128)
 

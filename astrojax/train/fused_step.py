@@ -21,7 +21,7 @@ import optax
 from astrojax.parallel.sharding import gathered, scattered, summed
 from astrojax.precision import stochastic_round
 from astrojax.train.layers import read, stacked_zeros, write
-from astrojax.train.step import Metrics, TrainState, num_micro_batches, split_batch
+from astrojax.train.step import Metrics, TrainState, concluded, num_micro_batches, split_batch
 from astrojax.train.task import Batch, LayerStack, Params, Task
 
 DEVICE, HOST = jax.memory.Space.Device, jax.memory.Space.Host
@@ -79,23 +79,16 @@ def make_fused_step(
         for name in stack.embed_params:
             update_entry(name)
 
-        skip = jnp.where(jnp.any(jnp.stack([jnp.any(flag) for flag in nonfinite.values()])), 1, 0)
-        new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            opt_state=statistics,
-            skipped=state.skipped + skip,
-            skipped_in_a_row=(state.skipped_in_a_row + 1) * skip,
+        return concluded(
+            state,
+            params,
+            statistics,
+            loss=loss,
+            grad_norm=jnp.sqrt(sum(jnp.sum(square) for square in squares.values())),
+            nonfinite=nonfinite,
+            good=~jnp.any(jnp.concatenate([jnp.ravel(flags) for flags in nonfinite.values()])),
+            schedule=schedule,
         )
-        metrics = {
-            "loss": loss,
-            "grad_norm": jnp.sqrt(sum(jnp.sum(square) for square in squares.values())),
-            "learning_rate": jnp.asarray(schedule(state.step - state.skipped), jnp.float32),
-            "skipped": new_state.skipped,
-            "skipped_in_a_row": new_state.skipped_in_a_row,
-            "nonfinite": nonfinite,
-        }
-        return new_state, metrics
 
     return train_step
 

@@ -97,25 +97,51 @@ def make_train_step(
             on_host = jax.typeof(new).memory_space == jax.memory.Space.Host
             return new if on_host else jnp.where(finite, new, old)
 
-        skip = jnp.where(finite, 0, 1)
-        new_state = TrainState(
-            step=state.step + 1,
-            params=jax.tree.map(keep, params, state.params),
-            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
-            skipped=state.skipped + skip,
-            skipped_in_a_row=(state.skipped_in_a_row + 1) * skip,
+        params, opt_state = jax.tree.map(keep, (params, opt_state), (state.params, state.opt_state))
+        return concluded(
+            state,
+            params,
+            opt_state,
+            loss=loss,
+            grad_norm=grad_norm,
+            nonfinite=nonfinite,
+            good=finite,
+            schedule=schedule,
         )
-        metrics = {
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "learning_rate": jnp.asarray(schedule(state.step - state.skipped), jnp.float32),
-            "skipped": new_state.skipped,
-            "skipped_in_a_row": new_state.skipped_in_a_row,
-            "nonfinite": nonfinite,
-        }
-        return new_state, metrics
 
     return train_step
+
+
+def concluded(
+    state: TrainState,
+    params: Params,
+    opt_state: optax.OptState,
+    *,
+    loss: jax.Array,
+    grad_norm: jax.Array,
+    nonfinite: Any,
+    good: jax.Array,
+    schedule: optax.Schedule,
+) -> tuple[TrainState, Metrics]:
+    """The state after a step, with its counters, and the metrics of the step that began with ``state``; a step that
+    was not ``good`` counts as skipped."""
+    skip = jnp.where(good, 0, 1)
+    after = TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        skipped=state.skipped + skip,
+        skipped_in_a_row=(state.skipped_in_a_row + 1) * skip,
+    )
+    metrics = {
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "learning_rate": jnp.asarray(schedule(state.step - state.skipped), jnp.float32),
+        "skipped": after.skipped,
+        "skipped_in_a_row": after.skipped_in_a_row,
+        "nonfinite": nonfinite,
+    }
+    return after, metrics
 
 
 def num_micro_batches(config: TrainConfig) -> int:
