@@ -242,7 +242,7 @@ def _layer_inputs(task: Task, state, batch, micro_batches: int) -> int | None:
     x = jax.jit(task.stack.embed).trace(state.params, batch, key).jaxpr.out_avals
     layers = jax.tree.leaves(state.params[task.stack.layers])[0].shape[0]
     portions = 1 if isinstance(task.config.optimizer, FusedAdafactor) else micro_batches
-    return layers * sum(cost.local_bytes(aval) for aval in x) // portions
+    return layers * sum(local_bytes(aval) for aval in x) // portions
 
 
 def _bytes_in(tree, memory: str) -> int:

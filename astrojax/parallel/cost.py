@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 from jax.extend import core
 
+from astrojax.parallel.memory import local_bytes
+
 
 class Products(NamedTuple):
     """The matrix products and convolutions of a program.
@@ -60,15 +62,6 @@ def _product(eqn, depth: int, shards: int) -> Products:
     out = eqn.outvars[0].aval
     moved = sum(local_bytes(var.aval) for var in (*eqn.invars, *eqn.outvars))
     return Products(2.0 * out.size * depth * shards, moved)
-
-
-def local_bytes(aval) -> int:
-    """What one device holds of an array of this type."""
-    mesh, parts = aval.sharding.mesh, 1
-    for entry in aval.sharding.spec.partitions:
-        for axis in entry if isinstance(entry, tuple) else (entry,):
-            parts *= mesh.shape[axis] if axis else 1
-    return aval.size * aval.dtype.itemsize // parts
 
 
 def _inner(eqn):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from astrojax.console import format_bytes
 from astrojax.errors import OutOfMemoryError
@@ -29,9 +28,13 @@ def device_memory() -> dict[str, float]:
     }
 
 
-def local_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    """What one device holds of an array with a sharding."""
-    return int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+def local_bytes(array: Any) -> int:
+    """What one device holds of an array, or of an abstract one, that has a ``NamedSharding``."""
+    parts = 1
+    for entry in array.sharding.spec.partitions:
+        for axis in entry if isinstance(entry, tuple) else (entry,):
+            parts *= array.sharding.mesh.shape[axis] if axis else 1
+    return array.size * array.dtype.itemsize // parts
 
 
 def step_bytes(memory: Any) -> int:
