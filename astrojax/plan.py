@@ -23,6 +23,7 @@ from astrojax.parallel.memory import device_memory, local_bytes, step_bytes
 from astrojax.parallel.mesh import make_mesh
 from astrojax.parallel.topology import ACCELERATORS, Accelerator, devices_of
 from astrojax.tasks import make_task
+from astrojax.train.layers import num_layers
 from astrojax.train.loop import check_batch
 from astrojax.train.optimizers import FusedAdafactor
 from astrojax.train.program import backend_of, make_program
@@ -240,7 +241,7 @@ def _layer_inputs(task: Task, state, batch, micro_batches: int) -> int | None:
         return None
     key = jax.eval_shape(lambda: jax.random.key(0))
     x = jax.jit(task.stack.embed).trace(state.params, batch, key).jaxpr.out_avals
-    layers = jax.tree.leaves(state.params[task.stack.layers])[0].shape[0]
+    layers = num_layers(state.params[task.stack.layers])
     portions = 1 if isinstance(task.config.optimizer, FusedAdafactor) else micro_batches
     return layers * sum(local_bytes(aval) for aval in x) // portions
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from astrojax.parallel.sharding import axes_of
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def embed(table: Float[Array, "v d"], tokens: Int[Array, "b t"], out_sharding: P) -> Float[Array, "b t d"]:
@@ -36,21 +38,17 @@ def _backward(out_sharding, residuals, grad_btd):
         d = grad_btd.shape[-1]
         grad_vd = jnp.zeros((table.shape[0], d), jnp.float32)
         grad_vd = grad_vd.at[tokens.reshape(-1)].add(grad_btd.reshape(-1, d).astype(jnp.float32))
-        summed_over = _axes(batch[0])
-        for axis in _axes(rows):  # Major axis first: each cuts the rows that the axes before it left.
+        summed_over = axes_of(batch[0])
+        for axis in axes_of(rows):  # Major axis first: each cuts the rows that the axes before it left.
             if axis in summed_over:
                 grad_vd = jax.lax.psum_scatter(grad_vd, axis, tiled=True)
             else:
                 size = grad_vd.shape[0] // jax.lax.axis_size(axis)
                 grad_vd = jax.lax.dynamic_slice_in_dim(grad_vd, jax.lax.axis_index(axis) * size, size)
-        rest = tuple(axis for axis in summed_over if axis not in _axes(rows))
+        rest = tuple(axis for axis in summed_over if axis not in axes_of(rows))
         return jax.lax.psum(grad_vd, rest).astype(table.dtype)
 
     return scatter(tokens, grad_btd), None
 
 
 embed.defvjp(_forward, _backward)
-
-
-def _axes(entry) -> tuple[str, ...]:
-    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)

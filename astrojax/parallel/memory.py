@@ -11,6 +11,7 @@ import jax
 
 from astrojax.console import format_bytes
 from astrojax.errors import OutOfMemoryError
+from astrojax.parallel.sharding import axes_of
 
 
 def device_memory() -> dict[str, float]:
@@ -32,8 +33,8 @@ def local_bytes(array: Any) -> int:
     """What one device holds of an array, or of an abstract one, that has a ``NamedSharding``."""
     parts = 1
     for entry in array.sharding.spec.partitions:
-        for axis in entry if isinstance(entry, tuple) else (entry,):
-            parts *= array.sharding.mesh.shape[axis] if axis else 1
+        for axis in axes_of(entry):
+            parts *= array.sharding.mesh.shape[axis]
     return array.size * array.dtype.itemsize // parts
 
 

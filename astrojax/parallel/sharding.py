@@ -35,7 +35,7 @@ def gathered(weight: jax.Array) -> jax.Array:
     ``data`` of what is left.
     """
     spec = jax.typeof(weight).sharding.spec
-    if spec.reduced or not any("fsdp" in _axes(entry) for entry in spec.partitions):
+    if spec.reduced or not any("fsdp" in axes_of(entry) for entry in spec.partitions):
         return weight
     whole = PartitionSpec(*(_without_fsdp(entry) for entry in spec.partitions), reduced=set(BATCH))
     # In two steps, so that the transpose scatters before it sums: XLA makes one all-reduce of both at once.
@@ -57,12 +57,13 @@ def summed(gradient: jax.Array) -> jax.Array:
     return jax.sharding.reshard(gradient, PartitionSpec(*spec.partitions)) if spec.unreduced else gradient
 
 
-def _axes(entry) -> tuple[str, ...]:
-    return entry if isinstance(entry, tuple) else (entry,)
+def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes that one entry of a ``PartitionSpec`` splits a dimension over."""
+    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)
 
 
 def _without_fsdp(entry):
-    left = tuple(axis for axis in _axes(entry) if axis not in ("fsdp", None))
+    left = tuple(axis for axis in axes_of(entry) if axis != "fsdp")
     return left[0] if len(left) == 1 else left or None
 
 

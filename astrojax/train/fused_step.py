@@ -20,7 +20,7 @@ import optax
 
 from astrojax.parallel.sharding import gathered, scattered, summed
 from astrojax.precision import stochastic_round
-from astrojax.train.layers import read, stacked_zeros, write
+from astrojax.train.layers import num_layers, read, stacked_zeros, write
 from astrojax.train.step import Metrics, TrainState, concluded, num_micro_batches, split_batch
 from astrojax.train.task import Batch, LayerStack, Params, Task
 
@@ -52,14 +52,13 @@ def make_fused_step(
         micro_batches = num_micro_batches(config)
         micro = split_batch(batch, micro_batches)
         drawing_keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(micro_batches))
-        update = _Update(optimizer, jax.random.fold_in(key, micro_batches))
         params, statistics = dict(state.params), dict(state.opt_state)
 
         # x is what the next layer reads, for every micro-batch; after the head, the gradient with respect to it.
         x = _embed(stack, params, micro, drawing_keys)
         x, inputs = _forward(stack, params[stack.layers], x, micro, inputs_on_host)
         x, loss, weight, outer_grads = _head(stack, params, x, micro)
-        update = update.at(weight, healthy=jnp.isfinite(loss))
+        update = _Update(optimizer, jax.random.fold_in(key, micro_batches), weight, healthy=jnp.isfinite(loss))
 
         squares, nonfinite = {}, {}
 
@@ -99,8 +98,8 @@ def _embed(stack: LayerStack, params: Params, micro: Batch, keys: jax.Array):
 
 def _forward(stack: LayerStack, layers: Params, x, micro: Batch, inputs_on_host: bool):
     """What the last layer leaves, and what every layer read ``[layers, micro-batches, ...]``."""
-    num_layers, indices = _num_layers(layers), _indices(micro)
-    inputs = stacked_zeros(x, num_layers)
+    count, indices = num_layers(layers), _indices(micro)
+    inputs = stacked_zeros(x, count)
     if inputs_on_host:
         inputs = jax.device_put(inputs, HOST)
 
@@ -115,7 +114,7 @@ def _forward(stack: LayerStack, layers: Params, x, micro: Batch, inputs_on_host:
 
         return jax.lax.scan(one, carry, indices)[0], None
 
-    return jax.lax.scan(layer, (x, inputs), jnp.arange(num_layers))[0]
+    return jax.lax.scan(layer, (x, inputs), jnp.arange(count))[0]
 
 
 def _head(stack: LayerStack, params: Params, x, micro: Batch):
@@ -158,7 +157,7 @@ def _walk(stack: LayerStack, layers: Params, statistics, x, inputs, micro: Batch
         )
         return (x, write(layers, weights, index), write(statistics, new_statistics, index)), (square, bad)
 
-    order = jnp.arange(_num_layers(layers))
+    order = jnp.arange(num_layers(layers))
     (x, layers, statistics), (squares, bad) = jax.lax.scan(layer, (x, layers, statistics), order, reverse=True)
     return x, layers, statistics, squares, bad
 
@@ -176,14 +175,13 @@ def _embed_grads(stack: LayerStack, params: Params, x, micro: Batch, keys: jax.A
 
 
 class _Update:
-    """Updates one entry of the parameters, or one layer's tensors, from its summed gradient."""
+    """Updates one entry of the parameters, or one layer's tensors, from its summed gradient, which is divided by
+    ``weight`` and used only where ``healthy``."""
 
-    def __init__(self, optimizer: optax.GradientTransformation, key: jax.Array, weight=None, healthy=None):
+    def __init__(
+        self, optimizer: optax.GradientTransformation, key: jax.Array, weight: jax.Array, *, healthy: jax.Array
+    ):
         self._optimizer, self._key, self._weight, self._healthy = optimizer, key, weight, healthy
-
-    def at(self, weight: jax.Array, *, healthy: jax.Array) -> "_Update":
-        """For gradients that are to be divided by ``weight``, and used only where ``healthy``."""
-        return _Update(self._optimizer, self._key, weight, healthy)
 
     def __call__(self, name: str, weights, grads, statistics, place):
         """New weights and statistics, the gradient's squared norm, and whether nothing was changed.
@@ -225,10 +223,6 @@ def _zeros(weights, used):
 
 def _add(total, grads, weights):
     return jax.tree.map(lambda t, g, w: t + scattered(g, w).astype(jnp.float32), total, grads, weights)
-
-
-def _num_layers(layers: Params) -> int:
-    return jax.tree.leaves(layers)[0].shape[0]
 
 
 def _indices(micro: Batch) -> jax.Array:

@@ -28,11 +28,16 @@ def write(tree, values, *index):
     return jax.tree.map(one, tree, values)
 
 
-def stacked_zeros(tree, num_layers: int):
-    """Zeros for ``num_layers`` of each leaf, split as it is."""
+def num_layers(stack) -> int:
+    """How many layers are stacked in each leaf of ``stack``."""
+    return jax.tree.leaves(stack)[0].shape[0]
+
+
+def stacked_zeros(tree, count: int):
+    """Zeros for ``count`` of each leaf, split as it is."""
 
     def one(leaf):
         spec = jax.typeof(leaf).sharding.spec.partitions
-        return jax.numpy.zeros((num_layers, *leaf.shape), leaf.dtype, out_sharding=jax.P(None, *spec))
+        return jax.numpy.zeros((count, *leaf.shape), leaf.dtype, out_sharding=jax.P(None, *spec))
 
     return jax.tree.map(one, tree)

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from astrojax.parallel.sharding import axes_of
 from astrojax.precision import stochastic_round
 
 Moments = Literal["float32", "bfloat16", "int8"]
@@ -96,8 +97,8 @@ def _in_blocks(x):
     """``[..., n]`` as ``[..., blocks, block]``, no block across two devices."""
     spec = _spec(x)
     shards = 1
-    for axis in spec[-1] if isinstance(spec[-1], tuple) else (spec[-1],):
-        shards *= jax.sharding.get_abstract_mesh().shape[axis] if axis else 1
+    for axis in axes_of(spec[-1]):
+        shards *= jax.sharding.get_abstract_mesh().shape[axis]
     block = max(size for size in range(1, BLOCK + 1) if (x.shape[-1] // shards) % size == 0)
     return jnp.reshape(x, (*x.shape[:-1], x.shape[-1] // block, block), out_sharding=P(*spec, None))
 

@@ -9,7 +9,7 @@ import optax.contrib
 
 from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from astrojax.train.adafactor import scale_by_factored_rms
-from astrojax.train.layers import read, write
+from astrojax.train.layers import num_layers, read, write
 from astrojax.train.moments import Moments, with_stored_moments
 
 DEVICE, HOST = jax.memory.Space.Device, jax.memory.Space.Host
@@ -241,7 +241,7 @@ def per_layer(
         moved, new = {}, {}
         for place, name in enumerate(sorted(params)):
             if name == layers:
-                order = jnp.arange(jax.tree.leaves(params[name])[0].shape[0])
+                order = jnp.arange(num_layers(params[name]))
                 (moved[name], new[name]), _ = jax.lax.scan(move_layer, (updates[name], state[name]), order)
             else:
                 moved[name], new[name] = move(name, updates[name], state[name], params[name], place)
