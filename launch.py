@@ -7,6 +7,7 @@ python launch.py --config configs/llm.py:13b --mode plan --topology rtx-a5000:2
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _LogLines(logging.Handler):
+    """Prints what the package logs, such as the kernels it chose."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from astrojax.console import say
+
+        say(record.getMessage())
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise RequestError(message)
@@ -177,4 +187,7 @@ if __name__ == "__main__":
     restart_with_huge_pages()
     # Orbax logs every attempt that fails; what the user must know is said in one line.
     absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("astrojax").addHandler(_LogLines())
+    logging.getLogger("astrojax").setLevel(logging.INFO)
+    logging.getLogger("astrojax").propagate = False  # Some libraries print what reaches the root as well.
     sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,6 @@
 The compiler's own account of memory is the answer. How fast the step would be is an estimate, with its assumptions.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -14,11 +13,12 @@ from typing import Any
 
 import jax
 import msgspec
-from jax.experimental.compilation_cache import compilation_cache
 
 from astrojax.console import format_bytes
 from astrojax.files import write_atomically
+from astrojax.ops.backend import backend
 from astrojax.parallel import cost
+from astrojax.parallel.ahead import compile_ahead
 from astrojax.parallel.memory import device_memory, local_bytes, step_bytes
 from astrojax.parallel.mesh import make_mesh
 from astrojax.parallel.topology import ACCELERATORS, Accelerator, devices_of
@@ -26,12 +26,9 @@ from astrojax.tasks import make_task
 from astrojax.train.layers import num_layers
 from astrojax.train.loop import check_batch
 from astrojax.train.optimizers import FusedAdafactor
-from astrojax.train.program import backend_of, make_program
+from astrojax.train.program import COMPILER_OPTIONS, make_program
 from astrojax.train.step import num_micro_batches
 from astrojax.train.task import RunConfig, Task
-
-# Without a device there is nothing to time kernels on, and Triton's products exist only once they have been timed.
-_WITHOUT_DEVICE = {"gpu": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}}
 
 # Nobody asks whether this many times the batch would fit as well.
 _LARGEST_FACTOR = 64
@@ -121,10 +118,8 @@ def make_plan(config: RunConfig, name: str, count: int) -> Plan:
         products = cost.count_products(traced.jaxpr.jaxpr)
         model = cost.traced_products(task.loss, state.params, batch, jax.eval_shape(lambda: jax.random.key(0)))
         activations = _layer_inputs(task, state, batch, micro_batches)
-        options = _WITHOUT_DEVICE.get(backend_of(mesh), {})
         try:
-            with _no_compilation_cache():
-                compiled = program.compile(traced, mesh, **options)
+            compiled = compile_ahead(traced, **COMPILER_OPTIONS[backend()])
         except jax.errors.JaxRuntimeError as error:
             arguments = sum(local_bytes(leaf) for leaf in jax.tree.leaves((state, batch)))
             memory, peak, sent, largest = None, _peak_of_refusal(error, arguments), None, []
@@ -270,19 +265,6 @@ def _peak_of_refusal(error: jax.errors.JaxRuntimeError, argument_bytes: int) -> 
     else:
         raise error
     return needed + round(float(match[1]) * 2 ** {"K": 10, "M": 20, "G": 30, "T": 40}[match[2]])
-
-
-@contextlib.contextmanager
-def _no_compilation_cache():
-    """What was compiled without its device cannot be read back from JAX's cache on disk."""
-    before = jax.config.jax_enable_compilation_cache
-    try:
-        jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()  # It looks at the setting once only.
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-        compilation_cache.reset_cache()
 
 
 def _roofline(accelerator: Accelerator, products: cost.Products, sent: float, count: int, model_flops: float):

@@ -30,7 +30,8 @@ class Products(NamedTuple):
 
 
 def count_products(jaxpr: core.Jaxpr, *, shards: int = 1) -> Products:
-    """Counts the products of a traced program, those inside a loop as often as it turns.
+    """Counts the products of a traced program, those inside a loop as often as it turns and those of a kernel as the
+    kernel says.
 
     Args:
         jaxpr: the program, such as ``jax.jit(f).trace(x).jaxpr.jaxpr``.
@@ -47,6 +48,9 @@ def count_products(jaxpr: core.Jaxpr, *, shards: int = 1) -> Products:
             kernel = eqn.invars[1].aval
             out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
             total += _product(eqn, kernel.size // out_features, shards)
+        elif name == "pallas_call" and (estimate := eqn.params["cost_estimate"]) is not None:
+            # A kernel's program is one of many, and its loops turn as often as its data say.
+            total += Products(float(estimate.flops * shards), estimate.bytes_accessed)
         else:
             inside = shards * (math.prod(eqn.params["mesh"].shape.values()) if name == "shard_map" else 1)
             branches = [count_products(inner, shards=inside) for inner in _inner(eqn)]

@@ -185,7 +185,7 @@ class _Run:
                 self._trace(step - self.start, pending)
                 batch = put_batch(next(data), self.mesh)
                 if step_fn is None:
-                    step_fn = program.compile(program.trace(state, batch), self.mesh)
+                    step_fn = program.compile(program.trace(state, batch))
                     self.memory.step = step_fn.memory_analysis()
                 state, metrics = step_fn(state, batch)
                 # Step n is running; n - 1 is done, so reading its metrics does not hold up the device.

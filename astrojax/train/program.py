@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from astrojax.errors import RequestError
+from astrojax.ops.backend import backend
 from astrojax.parallel.sharding import abstract_results
 from astrojax.train.fused_step import make_fused_step
 from astrojax.train.optimizers import FusedAdafactor, make_adafactor, make_optimizer, make_schedule
@@ -47,9 +48,9 @@ class Program(NamedTuple):
         """The step for arrays like these, which may be abstract."""
         return jax.jit(self.step, donate_argnums=0).trace(state, batch)
 
-    def compile(self, traced: jax.stages.Traced, mesh: jax.sharding.Mesh, **options) -> jax.stages.Compiled:
-        """The step for ``mesh``, whose devices need not be attached."""
-        return traced.lower().compile(compiler_options=COMPILER_OPTIONS[backend_of(mesh)] | options)
+    def compile(self, traced: jax.stages.Traced) -> jax.stages.Compiled:
+        """The step for the devices of the current mesh."""
+        return traced.lower().compile(compiler_options=COMPILER_OPTIONS[backend()])
 
 
 def make_program(task: Task) -> Program:
@@ -74,9 +75,3 @@ def make_program(task: Task) -> Program:
     else:
         step = make_train_step(task, optimizer, schedule)
     return Program(lambda: init_state(task, optimizer, config.train.seed), step)
-
-
-def backend_of(mesh: jax.sharding.Mesh) -> str:
-    """``"cpu"``, ``"gpu"`` or ``"tpu"``."""
-    platform = mesh.devices.flat[0].platform
-    return "gpu" if platform in ("cuda", "rocm") else platform

@@ -3,47 +3,67 @@
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from astrojax.ops.attention import reference
+from astrojax.ops.attention.call import Call
+from astrojax.ops.attention.visibility import default_positions, visible
 
 BLOCK = 128  # Queries at a time.
 
 
-def attention(
-    query: Float[Array, "b t n h"],
-    key: Float[Array, "b s k h"],
-    value: Float[Array, "b s k h"],
-    *,
-    causal: bool,
-    segment_ids: Int[Array, "b t"] | None,
-    scale: float,
-) -> Float[Array, "b t n h"]:
+def refusal(call: Call) -> str | None:
+    """Why this implementation cannot take the call."""
+    del call
+
+
+def attention(call: Call) -> Float[Array, "b t n h"]:
     """See :func:`astrojax.ops.attention.attention`. Scores are held for ``[b, n, BLOCK, s]`` at a time: memory grows
     with the length, not with its square. The backward pass computes each block again."""
+    query, key, value, reach, layout, mask, scale, _ = call
     t, s = query.shape[1], key.shape[1]
     # float32: their gradients are summed over the blocks in the dtype they have here.
     key32, value32 = key.astype(jnp.float32), value.astype(jnp.float32)
+    places = jnp.arange(s, dtype=jnp.int32)
+    key_segments = None if layout.key_segments is None else layout.key_segments[:, None, :]
 
     @jax.checkpoint
     def block(xs):
-        first, query_bxnh, segments_bx = xs
-        mask_bxs = reference.attention_mask(
-            first * BLOCK + jnp.arange(BLOCK) + s - t, jnp.arange(s), causal, segments_bx, segment_ids
-        )
+        query_bxnh, positions_bx, segments_bx, mask_bnxs = xs
+        segments_bx1 = None if segments_bx is None else segments_bx[:, :, None]
+        pairs_bxs = visible(reach, positions_bx[:, :, None], places, segments_bx1, key_segments)
         return reference.masked_attention(
-            query_bxnh, key32.astype(key.dtype), value32.astype(value.dtype), mask_bxs, scale
+            query_bxnh,
+            key32.astype(key.dtype),
+            value32.astype(value.dtype),
+            pairs_bxs,
+            mask_bnxs if by_rows else mask,
+            scale,
+            never_empty=never_empty,
         )
 
-    segments = None if segment_ids is None else _split(segment_ids)
-    return _join(jax.lax.map(block, (jnp.arange(t // BLOCK), _split(query), segments)))
+    positions = default_positions(t, s)[None] if layout.positions is None else layout.positions
+    never_empty = reference.never_empty(call)
+    by_rows = mask is not None and mask.shape[2] > 1
+    xs = (
+        _split(query, 1),
+        _split(positions, 1),
+        None if layout.query_segments is None else _split(layout.query_segments, 1),
+        _split(mask, 2) if by_rows else None,
+    )
+    return _join(jax.lax.map(block, xs))[:, :t]
 
 
-def _split(x):
-    """``[b, t, ...]`` as ``[blocks, b, BLOCK, ...]``."""
+def _split(x, axis: int):
+    """``[..., t, ...]`` as ``[blocks, ..., BLOCK, ...]``, filled up with zeros."""
+    blocks = -(-x.shape[axis] // BLOCK)
+    missing = blocks * BLOCK - x.shape[axis]
+    if missing:
+        x = jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
     spec = jax.typeof(x).sharding.spec
-    shape = (x.shape[0], x.shape[1] // BLOCK, BLOCK, *x.shape[2:])
-    return jnp.moveaxis(jnp.reshape(x, shape, out_sharding=P(spec[0], None, *spec[1:])), 1, 0)
+    shape = (*x.shape[:axis], blocks, BLOCK, *x.shape[axis + 1 :])
+    x = jnp.reshape(x, shape, out_sharding=P(*spec[:axis], None, *spec[axis:]))
+    return jnp.moveaxis(x, axis, 0)
 
 
 def _join(blocks):

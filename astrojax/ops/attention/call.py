@@ -1,0 +1,31 @@
+"""What an implementation of attention is asked for, checked and complete."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from astrojax.ops.attention.visibility import Layout, Reach
+
+
+class Call(NamedTuple):
+    """The arguments of :func:`astrojax.ops.attention.attention` after its checks.
+
+    Attributes:
+        query: queries.
+        key: keys.
+        value: values.
+        reach: the static part of who reads whom.
+        layout: the part of it that is data.
+        mask: what else forbids or biases pairs, with the axes of the scores: ``[#b, #n, #t, #s]``.
+        scale: factor on the scores.
+        interpret: run a kernel on the CPU, operation by operation.
+    """
+
+    query: Float[Array, "b t n h"]
+    key: Float[Array, "b s k h"]
+    value: Float[Array, "b s k h"]
+    reach: Reach
+    layout: Layout
+    mask: Array | None
+    scale: float
+    interpret: bool

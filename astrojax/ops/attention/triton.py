@@ -1,0 +1,498 @@
+"""Fused attention for NVIDIA GPUs from Ampere on, in Pallas on Triton.
+
+The scores exist for one tile of queries and keys at a time. The forward pass keeps a running maximum and sum
+(Milakov and Gimelshein 2018) and leaves the logarithm of the sum, from which the backward pass computes the weights
+again (Dao 2023, FlashAttention-2, algorithms 1 and 2): once for each tile of keys, which gathers its gradients from
+all queries of its group, and once for each tile of queries.
+
+A head need not have a width that is a power of two: it is cut into one or two parts that have one, so that 68 columns
+cost 80 and not 128. Exponentials and logarithms are to base 2, as the hardware has them.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+from jaxtyping import Array, Float
+
+from astrojax.ops.attention.call import Call
+from astrojax.ops.attention.shards import on_shards, split_refusal
+from astrojax.ops.attention.tiles import Tile, Tiles, tiles_for
+from astrojax.ops.attention.visibility import Layout, Reach, visible
+from astrojax.ops.attention.visits import END, FULL_END, FULL_START, PREFIX_END, START, key_visits, query_visits
+
+MAX_HEAD_DIM = 256
+_AMPERE = 80  # Compute capability 8.0.
+
+# The running maximum of a row that has read nothing: below any score, and finite, so that differences are numbers.
+_NOTHING = -1e30
+
+
+def refusal(call: Call) -> str | None:
+    """Why the kernels cannot take the call, if they cannot."""
+    if call.mask is not None:
+        return "it takes no mask"
+    if call.query.shape[3] > MAX_HEAD_DIM:
+        return f"head_dim={call.query.shape[3]} is over {MAX_HEAD_DIM}"
+    if not call.interpret:
+        try:
+            capability = plgpu.get_gpu_info().compute_capability
+        except ValueError:
+            return "the program is not traced for an NVIDIA GPU"
+        if capability < _AMPERE:
+            return f"it needs compute capability 8.0 (Ampere), the device has {capability / 10}"
+    return split_refusal(call)
+
+
+def attention(call: Call) -> Float[Array, "b t n h"]:
+    """See :func:`astrojax.ops.attention.attention`."""
+    capability = _AMPERE if call.interpret else plgpu.get_gpu_info().compute_capability
+    width = sum(width for _, width in head_parts(call.query.shape[3]))
+    tiles = tiles_for(capability, width, call.query.dtype.itemsize)
+    build = _Build(call.reach, float(call.scale), tiles, call.interpret)
+    return _attention(build, call.query, call.key, call.value, call.layout)
+
+
+def head_parts(head_dim: int) -> tuple[tuple[int, int], ...]:
+    """``(first column, width)`` of the one or two parts a head is padded to; widths are powers of two from 16 on.
+
+    A second part is taken only where it makes the head narrower: 68 is 64 and 16, 100 is 128.
+    """
+    whole = max(16, pl.next_power_of_2(head_dim))
+    half = whole // 2
+    rest = max(16, pl.next_power_of_2(max(head_dim - half, 1)))
+    return ((0, whole),) if half < 16 or half + rest >= whole else ((0, half), (half, rest))
+
+
+class _Build(NamedTuple):
+    """What the kernels are built for, besides the shapes of their arguments."""
+
+    reach: Reach
+    scale: float
+    tiles: Tiles
+    interpret: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(build: _Build, query, key, value, layout: Layout):
+    return _attention_forward(build, query, key, value, layout)[0]
+
+
+def _attention_forward(build, query, key, value, layout):
+    arguments = (query, key, value, layout)
+    out, logsum = on_shards(functools.partial(_forward, build), query, arguments, ("btnh", "bnt"))
+    return out, (query, key, value, layout, out, logsum)
+
+
+def _attention_backward(build, residuals, out_grad):
+    query, key, value, layout, out, logsum = residuals
+    # What the gradient of the softmax subtracts from every column.
+    delta_bnt = jnp.einsum("btnh,btnh->bnt", out_grad, out, preferred_element_type=jnp.float32)
+    arguments = (query, key, value, layout, out_grad, logsum, delta_bnt)
+    grads = on_shards(functools.partial(_backward, build), query, arguments, ("btnh", "bsnh", "bsnh"))
+    return *grads, None
+
+
+_attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _forward(build: _Build, query, key, value, layout: Layout):
+    """One device's part: ``(out [b, t, n, h], logsum [b, n, t])``."""
+    dims = _Dims.of(query, key)
+    tile = build.tiles.forward
+    kernel = _Call(build, dims, tile, "attention_forward")
+    visits = key_visits(build.reach, layout, dims.t, dims.s, tile.queries, tile.keys)
+    return kernel(
+        _forward_kernel,
+        (dims.queries(tile).blocks, dims.n, dims.b),
+        (kernel.row(visits), kernel.query(query), kernel.key(key), kernel.key(value), *kernel.layout(layout)),
+        (kernel.query(query), kernel.per_query(jax.ShapeDtypeStruct((dims.b, dims.n, dims.t), jnp.float32))),
+        products=2,
+    )
+
+
+def _backward(build: _Build, query, key, value, layout: Layout, out_grad, logsum, delta):
+    """One device's part: the gradients with respect to query, key and value."""
+    dims = _Dims.of(query, key)
+    tile = build.tiles.backward_keys
+    kernel = _Call(build, dims, tile, "attention_backward_keys", by_group=True)
+    visits = query_visits(build.reach, layout, dims.t, dims.s, tile.queries, tile.keys)
+    key_grad, value_grad = kernel(
+        _backward_keys_kernel,
+        (dims.keys(tile).blocks, dims.k, dims.b),
+        (
+            kernel.row(visits),
+            *(kernel.query(query), kernel.key(key), kernel.key(value), kernel.query(out_grad)),
+            *(kernel.per_query(logsum), kernel.per_query(delta), *kernel.layout(layout)),
+        ),
+        (kernel.key(key), kernel.key(value)),
+        products=4,
+    )
+    tile = build.tiles.backward_queries
+    kernel = _Call(build, dims, tile, "attention_backward_queries")
+    visits = key_visits(build.reach, layout, dims.t, dims.s, tile.queries, tile.keys)
+    (query_grad,) = kernel(
+        _backward_queries_kernel,
+        (dims.queries(tile).blocks, dims.n, dims.b),
+        (
+            kernel.row(visits),
+            *(kernel.query(query), kernel.key(key), kernel.key(value), kernel.query(out_grad)),
+            *(kernel.per_query(logsum), kernel.per_query(delta), *kernel.layout(layout)),
+        ),
+        (kernel.query(query),),
+        products=3,
+    )
+    return query_grad, key_grad, value_grad
+
+
+class _Dims(NamedTuple):
+    """Sizes of one device's part, in the letters of the glossary; ``g`` query heads share a key head."""
+
+    b: int
+    t: int
+    s: int
+    n: int
+    k: int
+    h: int
+
+    @classmethod
+    def of(cls, query, key) -> "_Dims":
+        (b, t, n, h), (_, s, k, _) = query.shape, key.shape
+        return cls(b, t, s, n, k, h)
+
+    @property
+    def g(self) -> int:
+        return self.n // self.k
+
+    def queries(self, tile: Tile) -> "_Side":
+        return _Side(tile.queries, self.t, self.h)
+
+    def keys(self, tile: Tile) -> "_Side":
+        return _Side(tile.keys, self.s, self.h)
+
+
+class _Side(NamedTuple):
+    """The tiles that queries or keys are cut into; loads and stores them in parts, masked where rows or columns end
+    within a tile.
+
+    Attributes:
+        rows: rows of a tile.
+        size: rows there are.
+        head_dim: columns there are.
+    """
+
+    rows: int
+    size: int
+    head_dim: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.size // self.rows)
+
+    @property
+    def ragged(self) -> bool:
+        return self.size % self.rows > 0
+
+    def zeros(self):
+        return tuple(jnp.zeros((self.rows, width), jnp.float32) for _, width in head_parts(self.head_dim))
+
+    def places(self, block):
+        return block * self.rows + jnp.arange(self.rows)
+
+    def load(self, ref, block, *head):
+        return tuple(
+            plgpu.load(at, mask=mask, other=None if mask is None else 0.0) for at, mask in self._parts(ref, block, head)
+        )
+
+    def store(self, ref, block, values, *head):
+        for (at, mask), x in zip(self._parts(ref, block, head), values, strict=True):
+            plgpu.store(at, x.astype(ref.dtype), mask=mask)
+
+    def load_vector(self, ref, block, other, *head):
+        """One number per row; beyond the last row it is ``other``."""
+        at = ref.at[(*head, pl.ds(block * self.rows, self.rows))]
+        return plgpu.load(at, mask=self.places(block) < self.size, other=other) if self.ragged else plgpu.load(at)
+
+    def store_vector(self, ref, block, value):
+        at = ref.at[pl.ds(block * self.rows, self.rows)]
+        plgpu.store(at, value, mask=self.places(block) < self.size if self.ragged else None)
+
+    def _parts(self, ref, block, head):
+        for first, width in head_parts(self.head_dim):
+            masks = []
+            if self.ragged:
+                masks.append((self.places(block) < self.size)[:, None])
+            if first + width > self.head_dim:
+                masks.append((first + jnp.arange(width) < self.head_dim)[None, :])
+            mask = jnp.broadcast_to(functools.reduce(jnp.logical_and, masks), (self.rows, width)) if masks else None
+            yield ref.at[(pl.ds(block * self.rows, self.rows), *head, pl.ds(first, width))], mask
+
+
+class _Call:
+    """Builds one kernel's call: what each program sees of every argument. The grid is (blocks, heads, batch); programs
+    of ``by_group`` take a key head with all its query heads, others one query head."""
+
+    def __init__(self, build: _Build, dims: _Dims, tile: Tile, name: str, *, by_group: bool = False):
+        self._build, self._dims, self._tile, self._name, self._by_group = build, dims, tile, name, by_group
+        self._width = sum(width for _, width in head_parts(dims.h))
+
+    def query(self, x):
+        """``[b, t, n, h]``: the program's head, or its group of them."""
+        heads = self._dims.g if self._by_group else None
+        return x, pl.BlockSpec((None, self._dims.t, heads, self._width), lambda i, head, b: (b, 0, head, 0))
+
+    def key(self, x):
+        """``[b, s, k, h]``: the head that the program's queries read."""
+        group = 1 if self._by_group else self._dims.g
+        return x, pl.BlockSpec((None, self._dims.s, None, self._width), lambda i, head, b: (b, 0, head // group, 0))
+
+    def per_query(self, x):
+        """``[b, n, t]``."""
+        heads = self._dims.g if self._by_group else None
+        return x, pl.BlockSpec((None, heads, self._dims.t), lambda i, head, b: (b, head, 0))
+
+    def row(self, visits):
+        """The row of a table of visits that belongs to the program's block, in descending order: with ``causal`` the
+        last queries have the most to do, and should not start last."""
+        last = visits.shape[1] - 1
+        batched = visits.shape[0] > 1
+        return visits, pl.BlockSpec((None, None, visits.shape[2]), lambda i, head, b: (b * batched, last - i, 0))
+
+    def layout(self, layout: Layout):
+        return [
+            (x, None if x is None else pl.BlockSpec((None, x.shape[1]), lambda i, head, b: (b, 0))) for x in layout
+        ]
+
+    def __call__(self, kernel, grid, arguments, results, *, products: int):
+        """Runs ``kernel`` on ``arguments``; ``results`` are like them. ``products`` is the number of its matrix
+        products for each pair of tiles, for those who count."""
+        dims = self._dims
+        pairs = _visible_pairs(self._build.reach, dims.t, dims.s)
+        moved = [x for x, _ in (*arguments, *results) if x is not None]
+        call = pl.pallas_call(
+            functools.partial(kernel, build=self._build, dims=dims, tile=self._tile),
+            grid=grid,
+            in_specs=[spec for _, spec in arguments],
+            out_specs=[spec for _, spec in results],
+            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x, _ in results],
+            compiler_params=plgpu.CompilerParams(num_warps=self._tile.warps, num_stages=self._tile.stages),
+            cost_estimate=pl.CostEstimate(
+                flops=2 * products * pairs * dims.h * dims.n * dims.b,
+                transcendentals=pairs * dims.n * dims.b,
+                bytes_accessed=sum(x.size * x.dtype.itemsize for x in moved),
+            ),
+            interpret=self._build.interpret,
+            name=self._name,
+        )
+        return call(*(x for x, _ in arguments))
+
+
+def _visible_pairs(reach: Reach, t: int, s: int) -> int:
+    """How many pairs of queries and keys are within reach, by default positions."""
+    total = 0
+    for place in range(s - t, s):
+        last = min(place, s - 1) if reach.causal else s - 1
+        first = 0
+        if reach.window is not None:
+            first = max(0, place - reach.window + 1)
+            last = min(last, place + reach.window - 1)
+        total += max(0, last + 1 - first) + min(first, reach.prefix)
+    return total
+
+
+def _forward_kernel(
+    visits_ref,
+    query_ref,
+    key_ref,
+    value_ref,
+    positions_ref,
+    query_segments_ref,
+    key_segments_ref,
+    out_ref,
+    logsum_ref,
+    *,
+    build: _Build,
+    dims: _Dims,
+    tile: Tile,
+):
+    queries, keys = dims.queries(tile), dims.keys(tile)
+    i = queries.blocks - 1 - pl.program_id(0)
+    query = queries.load(query_ref, i)
+    rows = _Rows(dims, queries, i, positions_ref, query_segments_ref)
+
+    def visit(masked, j, carry):
+        out, top, total = carry
+        scores = _product(query, _transposed(keys.load(key_ref, j)), build) * (build.scale * math.log2(math.e))
+        if masked:
+            scores = _masked(scores, -jnp.inf, build, rows, _Columns(keys, j, key_segments_ref))
+        new_top = jnp.maximum(top, jnp.max(scores, axis=1))
+        weights = jnp.exp2(scores - new_top[:, None])
+        shrink = jnp.exp2(top - new_top)
+        value = keys.load(value_ref, j)
+        read = _spread(weights.astype(value[0].dtype), value, build)
+        out = tuple(o * shrink[:, None] + r for o, r in zip(out, read, strict=True))
+        return out, new_top, total * shrink + jnp.sum(weights, axis=1)
+
+    start = (queries.zeros(), jnp.full((tile.queries,), _NOTHING, jnp.float32), jnp.zeros((tile.queries,), jnp.float32))
+    out, top, total = _visit_all(visits_ref, build.reach.prefix, visit, start)
+    some = total > 0
+    total = jnp.where(some, total, 1.0)
+    queries.store(out_ref, i, tuple(o / total[:, None] for o in out))
+    # Infinite where nothing was read: the backward pass then finds weights of zero.
+    queries.store_vector(logsum_ref, i, jnp.where(some, top + jnp.log2(total), jnp.inf))
+
+
+def _backward_queries_kernel(
+    visits_ref,
+    query_ref,
+    key_ref,
+    value_ref,
+    out_grad_ref,
+    logsum_ref,
+    delta_ref,
+    positions_ref,
+    query_segments_ref,
+    key_segments_ref,
+    query_grad_ref,
+    *,
+    build: _Build,
+    dims: _Dims,
+    tile: Tile,
+):
+    queries, keys = dims.queries(tile), dims.keys(tile)
+    i = queries.blocks - 1 - pl.program_id(0)
+    query, out_grad = queries.load(query_ref, i), queries.load(out_grad_ref, i)
+    logsum, delta = queries.load_vector(logsum_ref, i, jnp.inf), queries.load_vector(delta_ref, i, 0.0)
+    rows = _Rows(dims, queries, i, positions_ref, query_segments_ref)
+
+    def visit(masked, j, query_grad):
+        key = keys.load(key_ref, j)
+        scores = _product(query, _transposed(key), build) * (build.scale * math.log2(math.e))
+        weights = jnp.exp2(scores - logsum[:, None])
+        if masked:
+            weights = _masked(weights, 0.0, build, rows, _Columns(keys, j, key_segments_ref))
+        weights_grad = _product(out_grad, _transposed(keys.load(value_ref, j)), build)
+        scores_grad = weights * (weights_grad - delta[:, None])
+        return _add(query_grad, _spread(scores_grad.astype(key[0].dtype), key, build))
+
+    query_grad = _visit_all(visits_ref, build.reach.prefix, visit, queries.zeros())
+    queries.store(query_grad_ref, i, tuple(x * build.scale for x in query_grad))
+
+
+def _backward_keys_kernel(
+    visits_ref,
+    query_ref,
+    key_ref,
+    value_ref,
+    out_grad_ref,
+    logsum_ref,
+    delta_ref,
+    positions_ref,
+    query_segments_ref,
+    key_segments_ref,
+    key_grad_ref,
+    value_grad_ref,
+    *,
+    build: _Build,
+    dims: _Dims,
+    tile: Tile,
+):
+    queries, keys = dims.queries(tile), dims.keys(tile)
+    j = keys.blocks - 1 - pl.program_id(0)
+    key, value = keys.load(key_ref, j), keys.load(value_ref, j)
+    columns = _Columns(keys, j, key_segments_ref)
+
+    def visit(head, masked, i, carry):
+        key_grad, value_grad = carry
+        query, out_grad = queries.load(query_ref, i, head), queries.load(out_grad_ref, i, head)
+        # Transposed, [keys, queries], so that only operands in memory are ever turned.
+        scores = _product(key, _transposed(query), build) * (build.scale * math.log2(math.e))
+        weights = jnp.exp2(scores - queries.load_vector(logsum_ref, i, jnp.inf, head)[None, :])
+        if masked:
+            rows = _Rows(dims, queries, i, positions_ref, query_segments_ref)
+            weights = _masked(weights, 0.0, build, rows, columns, transposed=True)
+        value_grad = _add(value_grad, _spread(weights.astype(query[0].dtype), out_grad, build))
+        weights_grad = _product(value, _transposed(out_grad), build)
+        scores_grad = weights * (weights_grad - queries.load_vector(delta_ref, i, 0.0, head)[None, :])
+        return _add(key_grad, _spread(scores_grad.astype(query[0].dtype), query, build)), value_grad
+
+    def one_head(head, carry):
+        return _visit_all(visits_ref, 0, functools.partial(visit, head), carry)
+
+    key_grad, value_grad = jax.lax.fori_loop(0, dims.g, one_head, (keys.zeros(), keys.zeros()))
+    keys.store(key_grad_ref, j, tuple(x * build.scale for x in key_grad))
+    keys.store(value_grad_ref, j, value_grad)
+
+
+class _Rows:
+    """What decides which keys a tile of queries may read: ``positions`` and ``segments``."""
+
+    def __init__(self, dims: _Dims, queries: _Side, block, positions_ref, segments_ref):
+        self.positions = queries.places(block) + (dims.s - dims.t)
+        if positions_ref is not None:
+            self.positions = queries.load_vector(positions_ref, block, 0)
+        self.segments = None if segments_ref is None else queries.load_vector(segments_ref, block, 0)
+
+
+class _Columns:
+    """What decides which queries may read a tile of keys: ``places`` and ``segments``; ``size`` is the number of keys
+    where the tile may reach beyond them."""
+
+    def __init__(self, keys: _Side, block, segments_ref):
+        self.places = keys.places(block)
+        self.segments = None if segments_ref is None else keys.load_vector(segments_ref, block, 0)
+        self.size = keys.size if keys.ragged else None
+
+
+def _masked(x, other: float, build: _Build, rows: _Rows, columns: _Columns, *, transposed: bool = False):
+    """``x [queries, keys]``, or transposed, with ``other`` in the pairs that may not meet."""
+    of_rows, of_columns = (0, 1) if transposed else (1, 0)
+    positions, places = jnp.expand_dims(rows.positions, of_rows), jnp.expand_dims(columns.places, of_columns)
+    segments = (None, None)
+    if rows.segments is not None:
+        segments = jnp.expand_dims(rows.segments, of_rows), jnp.expand_dims(columns.segments, of_columns)
+    allowed = visible(build.reach, positions, places, *segments)
+    if columns.size is not None:
+        inside = places < columns.size
+        allowed = inside if allowed is None else allowed & inside
+    return x if allowed is None else jnp.where(allowed, x, other)
+
+
+def _visit_all(visits_ref, prefix: int, visit, carry):
+    """Visits the blocks that a row of a table of visits names: ``visit(masked, block, carry)``."""
+    masked, plain = functools.partial(visit, True), functools.partial(visit, False)
+    if prefix:
+        carry = jax.lax.fori_loop(0, visits_ref[PREFIX_END], masked, carry)
+    carry = jax.lax.fori_loop(visits_ref[START], visits_ref[FULL_START], masked, carry)
+    carry = jax.lax.fori_loop(visits_ref[FULL_START], visits_ref[FULL_END], plain, carry)
+    return jax.lax.fori_loop(visits_ref[FULL_END], visits_ref[END], masked, carry)
+
+
+def _dot(a, b, build: _Build):
+    precision = None
+    if a.dtype == jnp.float32:
+        # Tensor cores round float32; the three leading products of its parts come close. CPUs have no such thing.
+        precision = jax.lax.Precision.HIGHEST if build.interpret else jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+
+
+def _product(a, b, build: _Build):
+    """``a b`` summed over the parts of their common axis, in float32."""
+    return functools.reduce(jnp.add, (_dot(x, y, build) for x, y in zip(a, b, strict=True)))
+
+
+def _spread(a, b, build: _Build):
+    """``a b`` for each part of the columns of ``b``, in float32."""
+    return tuple(_dot(a, y, build) for y in b)
+
+
+def _transposed(parts):
+    return tuple(x.T for x in parts)
+
+
+def _add(a, b):
+    return tuple(x + y for x, y in zip(a, b, strict=True))
