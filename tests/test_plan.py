@@ -127,9 +127,10 @@ def plan_by_command(launch, workdir, topology, overrides, **variables):
 
 def test_the_command_prints_a_table_and_writes_json(launch, tmp_path):
     topology = "rtx-a5000:2"
-    finished, plan = plan_by_command(launch, tmp_path / "run", topology, SMALL)
+    finished, plan = plan_by_command(launch, tmp_path / "run", topology, SMALL | {"model.attention": "auto"})
     assert finished.returncode == 0
     assert finished.stderr == ""
+    assert finished.stdout.count("attention on gpu: triton (256 queries, 256 keys, 8 heads of 64, 4 for keys") == 1
     assert "peak, as compiled" in finished.stdout
     assert "largest batch that fits: --config.train.batch_size=" in finished.stdout
     assert plan["topology"] == topology

@@ -3,6 +3,7 @@
 import pytest
 
 from astrojax import config as configs
+from astrojax.ops import attention
 from astrojax.parallel.topology import parse_topology
 from astrojax.plan import make_plan
 
@@ -24,8 +25,11 @@ def plan_of(preset, topology, **overrides):
         ("13b_aligned", "rtx-a5000:2", {}, 17.2),
     ],
 )
-def test_thirteen_billion_parameters_train_on_two_24_gb_cards(preset, topology, overrides, most):
-    plan = plan_of(preset, topology, **overrides)
+def test_thirteen_billion_parameters_train_on_two_24_gb_cards(preset, topology, overrides, most, caplog, monkeypatch):
+    monkeypatch.setattr(attention, "_reported", set())
+    with caplog.at_level("INFO", logger="astrojax"):
+        plan = plan_of(preset, topology, **overrides)
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == ["attention on gpu: triton"]
     assert plan.units_per_step == 2048 * int(overrides.get("train.batch_size", 8))
     assert plan.weight_bytes == pytest.approx(12.24 * GIB, rel=0.001)
     assert plan.optimizer_bytes < 0.02 * GIB
