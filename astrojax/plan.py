@@ -16,11 +16,10 @@ import msgspec
 
 from astrojax.console import format_bytes
 from astrojax.files import write_atomically
-from astrojax.ops.backend import backend
 from astrojax.parallel import cost
 from astrojax.parallel.ahead import compile_ahead
 from astrojax.parallel.memory import device_memory, local_bytes, step_bytes
-from astrojax.parallel.mesh import make_mesh
+from astrojax.parallel.mesh import backend, make_mesh
 from astrojax.parallel.topology import ACCELERATORS, Accelerator, devices_of
 from astrojax.tasks import make_task
 from astrojax.train.layers import num_layers

@@ -5,7 +5,7 @@ import contextlib
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from astrojax.ops.backend import backend
+from astrojax.parallel.mesh import backend
 
 # Without a device there is nothing to time kernels on, and Triton's products exist only once they have been timed.
 _WITHOUT_DEVICE = {"gpu": {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}}

@@ -6,7 +6,7 @@ error while tracing, not a slow program. One device is a mesh of ones, not anoth
 """
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import msgspec
@@ -76,3 +76,10 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     elif free or fixed != len(devices):
         raise RequestError(f"{asked} does not fit the {len(devices)} {devices[0].platform} device(s) of this machine")
     return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Explicit,) * len(AXES), devices=devices)
+
+
+def backend() -> Literal["cpu", "gpu", "tpu"]:
+    """What the current mesh consists of, whose devices need not be attached; without a mesh, JAX's default devices."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    platform = device.platform if device else jax.default_backend()
+    return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 
 from astrojax.errors import RequestError
-from astrojax.ops.backend import backend
+from astrojax.parallel.mesh import backend
 from astrojax.parallel.sharding import abstract_results
 from astrojax.train.fused_step import make_fused_step
 from astrojax.train.optimizers import FusedAdafactor, make_adafactor, make_optimizer, make_schedule

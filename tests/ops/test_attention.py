@@ -99,9 +99,7 @@ def test_a_cache_is_read_up_to_each_querys_place(implementation):
     positions = np.asarray([[4, 5], [30, 31]], np.int32)
     segments = (np.ones((2, 2), np.int32), np.ones((2, 40), np.int32))
     for rule in ({"causal": True}, {"causal": True, "window": 3, "prefix": 2, "segment_ids": segments}):
-        out = attend(
-            query, key, value, positions=positions, implementation=implementation, interpret=True, **rule
-        )
+        out = attend(query, key, value, positions=positions, implementation=implementation, interpret=True, **rule)
         expected = by_hand(query, key, value, pairs(2, 2, 40, positions=positions, **rule), 8**-0.5)
         np.testing.assert_allclose(out, expected, atol=1e-5)
 
@@ -250,7 +248,10 @@ def mask(*shape, dtype=bool):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"query": mask(5, 4, 8, dtype=np.float32)}, r"query must be \[batch, seq, heads, head_dim\], got shape \(5, 4"),
+        (
+            {"query": mask(5, 4, 8, dtype=np.float32)},
+            r"query must be \[batch, seq, heads, head_dim\], got shape \(5, 4",
+        ),
         ({"query": mask(2, 5, 3, 8, dtype=np.float32)}, "num_heads=3 must be a multiple of num_kv_heads=2"),
         ({"query": mask(3, 5, 4, 8, dtype=np.float32)}, "differ in batch: 3 and 2"),
         ({"query": mask(2, 5, 4, 16, dtype=np.float32)}, "differ in head_dim: 16 and 8"),

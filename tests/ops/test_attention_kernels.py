@@ -77,15 +77,16 @@ def test_any_group_and_any_rule(group, rule):
         "cache": {"causal": True, "positions": positions, "window": 200, "prefix": 3},
     }
     assert_same(
-        values_and_gradients("triton", *arrays, **rules[rule]), values_and_gradients("reference", *arrays, **rules[rule])
+        values_and_gradients("triton", *arrays, **rules[rule]),
+        values_and_gradients("reference", *arrays, **rules[rule]),
     )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize(("t", "h"), [(256, 64), (1000, 68), (256, 128), (128, 256)])
 def test_half_precision_errs_like_one_rounding(t, h, dtype):
-    """Against float32 on the same numbers, the error is at most twice that of rounding the exact result once: the
-    kernel rounds the softmax's weights, or their gradient, and the result."""
+    """Against float32 on the same numbers, the error is close to that of rounding the exact result once: the kernel
+    rounds the softmax's weights as well, and for the gradients also the gradient of the scores."""
     arrays = draw(1, t, t, 4, 1, h, dtype)
     exact = values_and_gradients("reference", *(x.astype(np.float32) for x in arrays), causal=True)
     got = values_and_gradients("triton", *arrays, causal=True)
@@ -94,7 +95,8 @@ def test_half_precision_errs_like_one_rounding(t, h, dtype):
         return np.sqrt(np.mean(np.square(x - exact[name])))
 
     for name, x in exact.items():
-        assert error(got[name], name) <= 2 * error(x.astype(dtype).astype(np.float32), name), name
+        times = 1.4 if name == "out" else 2
+        assert error(got[name], name) <= times * error(x.astype(dtype).astype(np.float32), name), name
 
 
 def test_the_future_changes_nothing():
@@ -143,8 +145,10 @@ def test_a_split_sequence_is_refused():
 
 @pytest.mark.parametrize(
     ("head_dim", "widths"),
-    [(8, [16]), (16, [16]), (40, [32, 16]), (64, [64]), (68, [64, 16]), (80, [64, 16]), (96, [64, 32]), (100, [128])]
-    + [(128, [128]), (160, [128, 32]), (192, [128, 64]), (200, [256]), (256, [256])],
+    [
+        *((8, [16]), (16, [16]), (40, [32, 16]), (64, [64]), (68, [64, 16]), (80, [64, 16]), (96, [64, 32])),
+        *((100, [128]), (128, [128]), (160, [128, 32]), (192, [128, 64]), (200, [256]), (256, [256])),
+    ],
 )
 def test_a_head_is_padded_as_little_as_tensor_cores_allow(head_dim, widths):
     parts = head_parts(head_dim)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from astrojax.ops.attention import chunked, reference, splash, triton
 from astrojax.ops.attention.call import Call
 from astrojax.ops.attention.visibility import Layout, Reach
-from astrojax.ops.backend import backend
+from astrojax.parallel.mesh import backend
 
 Implementation = Literal["auto", "reference", "chunked", "triton", "splash"]
 
@@ -103,7 +103,7 @@ def _choose(call: Call) -> str:
                 chosen = name
                 break
             rejected.append(f"{name}: {reason}")
-    b, t, n, h = call.query.shape
+    _, t, n, h = call.query.shape
     shape = f"{t} queries, {call.key.shape[1]} keys, {n} heads of {h}, {call.key.shape[2]} for keys"
     message = f"attention on {platform}: {chosen} ({shape}, {call.query.dtype})"
     message += f"; not {'; not '.join(rejected)}" if rejected else ""

@@ -18,7 +18,9 @@ def attention(call: Call) -> Float[Array, "b t n h"]:
     """See :func:`astrojax.ops.attention.attention`. The scores of all pairs exist at once."""
     t, s = call.query.shape[1], call.key.shape[1]
     pairs_bts = visible_pairs(call.reach, call.layout, t, s)
-    return masked_attention(call.query, call.key, call.value, pairs_bts, call.mask, call.scale, never_empty=never_empty(call))
+    return masked_attention(
+        call.query, call.key, call.value, pairs_bts, call.mask, call.scale, never_empty=never_empty(call)
+    )
 
 
 def never_empty(call: Call) -> bool:

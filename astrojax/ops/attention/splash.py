@@ -11,7 +11,7 @@ from astrojax.ops.attention.call import Call
 from astrojax.ops.attention.reference import never_empty
 from astrojax.ops.attention.shards import on_shards, split_refusal
 from astrojax.ops.attention.visibility import Layout, Reach
-from astrojax.ops.backend import backend
+from astrojax.parallel.mesh import backend
 
 _LANES = 128
 

@@ -11,10 +11,11 @@ cost 80 and not 128. Exponentials and logarithms are to base 2, as the hardware 
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
@@ -103,14 +104,12 @@ _attention.defvjp(_attention_forward, _attention_backward)
 def _forward(build: _Build, query, key, value, layout: Layout):
     """One device's part: ``(out [b, t, n, h], logsum [b, n, t])``."""
     dims = _Dims.of(query, key)
-    tile = build.tiles.forward
-    kernel = _Call(build, dims, tile, "attention_forward")
-    visits = key_visits(build.reach, layout, dims.t, dims.s, tile.queries, tile.keys)
-    return kernel(
+    call = _KernelCall(build, dims, build.tiles.forward)
+    logsum = jax.ShapeDtypeStruct((dims.b, dims.n, dims.t), jnp.float32)
+    return call(
         _forward_kernel,
-        (dims.queries(tile).blocks, dims.n, dims.b),
-        (kernel.row(visits), kernel.query(query), kernel.key(key), kernel.key(value), *kernel.layout(layout)),
-        (kernel.query(query), kernel.per_query(jax.ShapeDtypeStruct((dims.b, dims.n, dims.t), jnp.float32))),
+        call.inputs(query, key, value, layout),
+        (call.per_head(query), call.per_query(logsum)),
         products=2,
     )
 
@@ -118,34 +117,13 @@ def _forward(build: _Build, query, key, value, layout: Layout):
 def _backward(build: _Build, query, key, value, layout: Layout, out_grad, logsum, delta):
     """One device's part: the gradients with respect to query, key and value."""
     dims = _Dims.of(query, key)
-    tile = build.tiles.backward_keys
-    kernel = _Call(build, dims, tile, "attention_backward_keys", by_group=True)
-    visits = query_visits(build.reach, layout, dims.t, dims.s, tile.queries, tile.keys)
-    key_grad, value_grad = kernel(
-        _backward_keys_kernel,
-        (dims.keys(tile).blocks, dims.k, dims.b),
-        (
-            kernel.row(visits),
-            *(kernel.query(query), kernel.key(key), kernel.key(value), kernel.query(out_grad)),
-            *(kernel.per_query(logsum), kernel.per_query(delta), *kernel.layout(layout)),
-        ),
-        (kernel.key(key), kernel.key(value)),
-        products=4,
+    arguments = (query, key, value, layout, out_grad, logsum, delta)
+    call = _KernelCall(build, dims, build.tiles.backward_keys, by_key=True)
+    key_grad, value_grad = call(
+        _backward_keys_kernel, call.inputs(*arguments), (call.per_key_head(key), call.per_key_head(value)), products=4
     )
-    tile = build.tiles.backward_queries
-    kernel = _Call(build, dims, tile, "attention_backward_queries")
-    visits = key_visits(build.reach, layout, dims.t, dims.s, tile.queries, tile.keys)
-    (query_grad,) = kernel(
-        _backward_queries_kernel,
-        (dims.queries(tile).blocks, dims.n, dims.b),
-        (
-            kernel.row(visits),
-            *(kernel.query(query), kernel.key(key), kernel.key(value), kernel.query(out_grad)),
-            *(kernel.per_query(logsum), kernel.per_query(delta), *kernel.layout(layout)),
-        ),
-        (kernel.query(query),),
-        products=3,
-    )
+    call = _KernelCall(build, dims, build.tiles.backward_queries)
+    (query_grad,) = call(_backward_queries_kernel, call.inputs(*arguments), (call.per_head(query),), products=3)
     return query_grad, key_grad, value_grad
 
 
@@ -232,113 +210,152 @@ class _Side(NamedTuple):
             yield ref.at[(pl.ds(block * self.rows, self.rows), *head, pl.ds(first, width))], mask
 
 
-class _Call:
-    """Builds one kernel's call: what each program sees of every argument. The grid is (blocks, heads, batch); programs
-    of ``by_group`` take a key head with all its query heads, others one query head."""
+class _Block(NamedTuple):
+    """An array and what a program sees of it."""
 
-    def __init__(self, build: _Build, dims: _Dims, tile: Tile, name: str, *, by_group: bool = False):
-        self._build, self._dims, self._tile, self._name, self._by_group = build, dims, tile, name, by_group
+    array: jax.Array | jax.ShapeDtypeStruct
+    spec: pl.BlockSpec
+
+
+class _Inputs(NamedTuple):
+    """What the kernels read: blocks, or in a kernel the references to them. The last three are the backward pass's."""
+
+    visits: Any
+    query: Any
+    key: Any
+    value: Any
+    layout: Layout
+    out_grad: Any = None
+    logsum: Any = None
+    delta: Any = None
+
+
+class _KernelCall:
+    """Builds the call of one kernel, whose programs make a grid (tiles, heads, batch). They go through tiles of
+    queries, each of one head; ``by_key`` through tiles of keys, each of one key head with all its query heads."""
+
+    def __init__(self, build: _Build, dims: _Dims, tile: Tile, *, by_key: bool = False):
+        self._build, self._dims, self._tile, self._by_key = build, dims, tile, by_key
         self._width = sum(width for _, width in head_parts(dims.h))
 
-    def query(self, x):
-        """``[b, t, n, h]``: the program's head, or its group of them."""
-        heads = self._dims.g if self._by_group else None
-        return x, pl.BlockSpec((None, self._dims.t, heads, self._width), lambda i, head, b: (b, 0, head, 0))
+    def inputs(self, query, key, value, layout: Layout, out_grad=None, logsum=None, delta=None) -> _Inputs:
+        visits = (query_visits if self._by_key else key_visits)(
+            self._build.reach, layout, self._dims.t, self._dims.s, self._tile.queries, self._tile.keys
+        )
+        inputs = _Inputs(
+            self._per_tile(visits),
+            self.per_head(query),
+            self.per_key_head(key),
+            self.per_key_head(value),
+            jax.tree.map(self._per_sample, layout),
+        )
+        if out_grad is None:
+            return inputs
+        return inputs._replace(
+            out_grad=self.per_head(out_grad), logsum=self.per_query(logsum), delta=self.per_query(delta)
+        )
 
-    def key(self, x):
-        """``[b, s, k, h]``: the head that the program's queries read."""
-        group = 1 if self._by_group else self._dims.g
-        return x, pl.BlockSpec((None, self._dims.s, None, self._width), lambda i, head, b: (b, 0, head // group, 0))
+    def per_head(self, x) -> _Block:
+        """``[b, t, n, h]``: the program's query head, or its group of them."""
+        heads = self._dims.g if self._by_key else None
+        return _Block(x, pl.BlockSpec((None, self._dims.t, heads, self._width), lambda i, head, b: (b, 0, head, 0)))
 
-    def per_query(self, x):
-        """``[b, n, t]``."""
-        heads = self._dims.g if self._by_group else None
-        return x, pl.BlockSpec((None, heads, self._dims.t), lambda i, head, b: (b, head, 0))
+    def per_key_head(self, x) -> _Block:
+        """``[b, s, k, h]``: the key head that the program's queries read."""
+        group = 1 if self._by_key else self._dims.g
+        shape = (None, self._dims.s, None, self._width)
+        return _Block(x, pl.BlockSpec(shape, lambda i, head, b: (b, 0, head // group, 0)))
 
-    def row(self, visits):
-        """The row of a table of visits that belongs to the program's block, in descending order: with ``causal`` the
-        last queries have the most to do, and should not start last."""
-        last = visits.shape[1] - 1
-        batched = visits.shape[0] > 1
-        return visits, pl.BlockSpec((None, None, visits.shape[2]), lambda i, head, b: (b * batched, last - i, 0))
+    def per_query(self, x) -> _Block:
+        """``[b, n, t]``: of the program's query head, or its group of them."""
+        heads = self._dims.g if self._by_key else None
+        return _Block(x, pl.BlockSpec((None, heads, self._dims.t), lambda i, head, b: (b, head, 0)))
 
-    def layout(self, layout: Layout):
-        return [
-            (x, None if x is None else pl.BlockSpec((None, x.shape[1]), lambda i, head, b: (b, 0))) for x in layout
-        ]
+    def _per_tile(self, visits) -> _Block:
+        """The row of the program's tile in a table of visits."""
+        tiles, batched = visits.shape[1], visits.shape[0] > 1
+        shape = (None, None, visits.shape[2])
+        if self._by_key:
+            return _Block(visits, pl.BlockSpec(shape, lambda i, head, b: (b * batched, i, 0)))
+        return _Block(visits, pl.BlockSpec(shape, lambda i, head, b: (b * batched, _nth_query_tile(i, tiles), 0)))
 
-    def __call__(self, kernel, grid, arguments, results, *, products: int):
-        """Runs ``kernel`` on ``arguments``; ``results`` are like them. ``products`` is the number of its matrix
-        products for each pair of tiles, for those who count."""
-        dims = self._dims
+    def _per_sample(self, x) -> _Block:
+        return _Block(x, pl.BlockSpec((None, x.shape[1]), lambda i, head, b: (b, 0)))
+
+    def __call__(self, kernel, inputs: _Inputs, results: tuple[_Block, ...], *, products: int):
+        """Runs ``kernel``; what it writes looks like ``results``. ``products`` is the number of its matrix products
+        for each pair of tiles, for those who count."""
+        dims, tile = self._dims, self._tile
+        side, heads = (dims.keys(tile), dims.k) if self._by_key else (dims.queries(tile), dims.n)
         pairs = _visible_pairs(self._build.reach, dims.t, dims.s)
-        moved = [x for x, _ in (*arguments, *results) if x is not None]
-        call = pl.pallas_call(
-            functools.partial(kernel, build=self._build, dims=dims, tile=self._tile),
-            grid=grid,
-            in_specs=[spec for _, spec in arguments],
-            out_specs=[spec for _, spec in results],
-            out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x, _ in results],
-            compiler_params=plgpu.CompilerParams(num_warps=self._tile.warps, num_stages=self._tile.stages),
+        blocks = jax.tree.leaves((inputs, results), is_leaf=_is_block)
+
+        def arrays(blocks):
+            return jax.tree.map(lambda block: block.array, blocks, is_leaf=_is_block)
+
+        def specs(blocks):
+            return jax.tree.map(lambda block: block.spec, blocks, is_leaf=_is_block)
+
+        return pl.pallas_call(
+            functools.partial(kernel, build=self._build, dims=dims, tile=tile),
+            grid=(side.blocks, heads, dims.b),
+            in_specs=[specs(inputs)],
+            out_specs=specs(results),
+            out_shape=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arrays(results)),
+            compiler_params=plgpu.CompilerParams(num_warps=tile.warps, num_stages=tile.stages),
             cost_estimate=pl.CostEstimate(
                 flops=2 * products * pairs * dims.h * dims.n * dims.b,
                 transcendentals=pairs * dims.n * dims.b,
-                bytes_accessed=sum(x.size * x.dtype.itemsize for x in moved),
+                bytes_accessed=sum(x.array.size * x.array.dtype.itemsize for x in blocks),
             ),
             interpret=self._build.interpret,
-            name=self._name,
-        )
-        return call(*(x for x, _ in arguments))
+            name=f"attention{kernel.__name__.removesuffix('_kernel')}",
+        )(arrays(inputs))
+
+
+def _is_block(x) -> bool:
+    return isinstance(x, _Block)
+
+
+def _nth_query_tile(i, tiles: int):
+    """The tile of the ``i``-th program, the last first: with ``causal`` it has the most to do, and should not start
+    last. Of the tiles of keys it is the first that has."""
+    return tiles - 1 - i
 
 
 def _visible_pairs(reach: Reach, t: int, s: int) -> int:
     """How many pairs of queries and keys are within reach, by default positions."""
-    total = 0
-    for place in range(s - t, s):
-        last = min(place, s - 1) if reach.causal else s - 1
-        first = 0
-        if reach.window is not None:
-            first = max(0, place - reach.window + 1)
-            last = min(last, place + reach.window - 1)
-        total += max(0, last + 1 - first) + min(first, reach.prefix)
-    return total
+    places = np.arange(s - t, s)
+    first, last = np.zeros_like(places), np.full_like(places, s - 1)
+    if reach.causal:
+        last = np.minimum(last, places)
+    if reach.window is not None:
+        first = np.maximum(first, places - reach.window + 1)
+        last = np.minimum(last, places + reach.window - 1)
+    return int(np.sum(np.maximum(last + 1 - first, 0) + np.minimum(first, reach.prefix)))
 
 
-def _forward_kernel(
-    visits_ref,
-    query_ref,
-    key_ref,
-    value_ref,
-    positions_ref,
-    query_segments_ref,
-    key_segments_ref,
-    out_ref,
-    logsum_ref,
-    *,
-    build: _Build,
-    dims: _Dims,
-    tile: Tile,
-):
+def _forward_kernel(inputs: _Inputs, out_ref, logsum_ref, *, build: _Build, dims: _Dims, tile: Tile):
     queries, keys = dims.queries(tile), dims.keys(tile)
-    i = queries.blocks - 1 - pl.program_id(0)
-    query = queries.load(query_ref, i)
-    rows = _Rows(dims, queries, i, positions_ref, query_segments_ref)
+    i = _nth_query_tile(pl.program_id(0), queries.blocks)
+    query = queries.load(inputs.query, i)
+    rows = _Rows(dims, queries, i, inputs.layout)
 
     def visit(masked, j, carry):
         out, top, total = carry
-        scores = _product(query, _transposed(keys.load(key_ref, j)), build) * (build.scale * math.log2(math.e))
+        scores = _product(query, _transposed(keys.load(inputs.key, j)), build) * (build.scale * math.log2(math.e))
         if masked:
-            scores = _masked(scores, -jnp.inf, build, rows, _Columns(keys, j, key_segments_ref))
+            scores = _masked(scores, -jnp.inf, build, rows, _Columns(keys, j, inputs.layout))
         new_top = jnp.maximum(top, jnp.max(scores, axis=1))
         weights = jnp.exp2(scores - new_top[:, None])
         shrink = jnp.exp2(top - new_top)
-        value = keys.load(value_ref, j)
+        value = keys.load(inputs.value, j)
         read = _spread(weights.astype(value[0].dtype), value, build)
         out = tuple(o * shrink[:, None] + r for o, r in zip(out, read, strict=True))
         return out, new_top, total * shrink + jnp.sum(weights, axis=1)
 
     start = (queries.zeros(), jnp.full((tile.queries,), _NOTHING, jnp.float32), jnp.zeros((tile.queries,), jnp.float32))
-    out, top, total = _visit_all(visits_ref, build.reach.prefix, visit, start)
+    out, top, total = _visit_all(inputs.visits, build.reach.prefix, visit, start)
     some = total > 0
     total = jnp.where(some, total, 1.0)
     queries.store(out_ref, i, tuple(o / total[:, None] for o in out))
@@ -346,82 +363,49 @@ def _forward_kernel(
     queries.store_vector(logsum_ref, i, jnp.where(some, top + jnp.log2(total), jnp.inf))
 
 
-def _backward_queries_kernel(
-    visits_ref,
-    query_ref,
-    key_ref,
-    value_ref,
-    out_grad_ref,
-    logsum_ref,
-    delta_ref,
-    positions_ref,
-    query_segments_ref,
-    key_segments_ref,
-    query_grad_ref,
-    *,
-    build: _Build,
-    dims: _Dims,
-    tile: Tile,
-):
+def _backward_queries_kernel(inputs: _Inputs, query_grad_ref, *, build: _Build, dims: _Dims, tile: Tile):
     queries, keys = dims.queries(tile), dims.keys(tile)
-    i = queries.blocks - 1 - pl.program_id(0)
-    query, out_grad = queries.load(query_ref, i), queries.load(out_grad_ref, i)
-    logsum, delta = queries.load_vector(logsum_ref, i, jnp.inf), queries.load_vector(delta_ref, i, 0.0)
-    rows = _Rows(dims, queries, i, positions_ref, query_segments_ref)
+    i = _nth_query_tile(pl.program_id(0), queries.blocks)
+    query, out_grad = queries.load(inputs.query, i), queries.load(inputs.out_grad, i)
+    logsum, delta = queries.load_vector(inputs.logsum, i, jnp.inf), queries.load_vector(inputs.delta, i, 0.0)
+    rows = _Rows(dims, queries, i, inputs.layout)
 
     def visit(masked, j, query_grad):
-        key = keys.load(key_ref, j)
+        key = keys.load(inputs.key, j)
         scores = _product(query, _transposed(key), build) * (build.scale * math.log2(math.e))
         weights = jnp.exp2(scores - logsum[:, None])
         if masked:
-            weights = _masked(weights, 0.0, build, rows, _Columns(keys, j, key_segments_ref))
-        weights_grad = _product(out_grad, _transposed(keys.load(value_ref, j)), build)
+            weights = _masked(weights, 0.0, build, rows, _Columns(keys, j, inputs.layout))
+        weights_grad = _product(out_grad, _transposed(keys.load(inputs.value, j)), build)
         scores_grad = weights * (weights_grad - delta[:, None])
         return _add(query_grad, _spread(scores_grad.astype(key[0].dtype), key, build))
 
-    query_grad = _visit_all(visits_ref, build.reach.prefix, visit, queries.zeros())
+    query_grad = _visit_all(inputs.visits, build.reach.prefix, visit, queries.zeros())
     queries.store(query_grad_ref, i, tuple(x * build.scale for x in query_grad))
 
 
-def _backward_keys_kernel(
-    visits_ref,
-    query_ref,
-    key_ref,
-    value_ref,
-    out_grad_ref,
-    logsum_ref,
-    delta_ref,
-    positions_ref,
-    query_segments_ref,
-    key_segments_ref,
-    key_grad_ref,
-    value_grad_ref,
-    *,
-    build: _Build,
-    dims: _Dims,
-    tile: Tile,
-):
+def _backward_keys_kernel(inputs: _Inputs, key_grad_ref, value_grad_ref, *, build: _Build, dims: _Dims, tile: Tile):
     queries, keys = dims.queries(tile), dims.keys(tile)
-    j = keys.blocks - 1 - pl.program_id(0)
-    key, value = keys.load(key_ref, j), keys.load(value_ref, j)
-    columns = _Columns(keys, j, key_segments_ref)
+    j = pl.program_id(0)
+    key, value = keys.load(inputs.key, j), keys.load(inputs.value, j)
+    columns = _Columns(keys, j, inputs.layout)
 
     def visit(head, masked, i, carry):
         key_grad, value_grad = carry
-        query, out_grad = queries.load(query_ref, i, head), queries.load(out_grad_ref, i, head)
+        query, out_grad = queries.load(inputs.query, i, head), queries.load(inputs.out_grad, i, head)
         # Transposed, [keys, queries], so that only operands in memory are ever turned.
         scores = _product(key, _transposed(query), build) * (build.scale * math.log2(math.e))
-        weights = jnp.exp2(scores - queries.load_vector(logsum_ref, i, jnp.inf, head)[None, :])
+        weights = jnp.exp2(scores - queries.load_vector(inputs.logsum, i, jnp.inf, head)[None, :])
         if masked:
-            rows = _Rows(dims, queries, i, positions_ref, query_segments_ref)
+            rows = _Rows(dims, queries, i, inputs.layout)
             weights = _masked(weights, 0.0, build, rows, columns, transposed=True)
         value_grad = _add(value_grad, _spread(weights.astype(query[0].dtype), out_grad, build))
         weights_grad = _product(value, _transposed(out_grad), build)
-        scores_grad = weights * (weights_grad - queries.load_vector(delta_ref, i, 0.0, head)[None, :])
+        scores_grad = weights * (weights_grad - queries.load_vector(inputs.delta, i, 0.0, head)[None, :])
         return _add(key_grad, _spread(scores_grad.astype(query[0].dtype), query, build)), value_grad
 
     def one_head(head, carry):
-        return _visit_all(visits_ref, 0, functools.partial(visit, head), carry)
+        return _visit_all(inputs.visits, 0, functools.partial(visit, head), carry)
 
     key_grad, value_grad = jax.lax.fori_loop(0, dims.g, one_head, (keys.zeros(), keys.zeros()))
     keys.store(key_grad_ref, j, tuple(x * build.scale for x in key_grad))
@@ -431,20 +415,24 @@ def _backward_keys_kernel(
 class _Rows:
     """What decides which keys a tile of queries may read: ``positions`` and ``segments``."""
 
-    def __init__(self, dims: _Dims, queries: _Side, block, positions_ref, segments_ref):
+    def __init__(self, dims: _Dims, queries: _Side, block, layout: Layout):
         self.positions = queries.places(block) + (dims.s - dims.t)
-        if positions_ref is not None:
-            self.positions = queries.load_vector(positions_ref, block, 0)
-        self.segments = None if segments_ref is None else queries.load_vector(segments_ref, block, 0)
+        self.segments = None
+        if layout.positions is not None:
+            self.positions = queries.load_vector(layout.positions, block, 0)
+        if layout.query_segments is not None:
+            self.segments = queries.load_vector(layout.query_segments, block, 0)
 
 
 class _Columns:
     """What decides which queries may read a tile of keys: ``places`` and ``segments``; ``size`` is the number of keys
     where the tile may reach beyond them."""
 
-    def __init__(self, keys: _Side, block, segments_ref):
+    def __init__(self, keys: _Side, block, layout: Layout):
         self.places = keys.places(block)
-        self.segments = None if segments_ref is None else keys.load_vector(segments_ref, block, 0)
+        self.segments = None
+        if layout.key_segments is not None:
+            self.segments = keys.load_vector(layout.key_segments, block, 0)
         self.size = keys.size if keys.ragged else None
 
 

@@ -15,7 +15,7 @@ from astrojax.ops.augment.draws import draw as draw
 from astrojax.ops.augment.effects import Effects, effects
 from astrojax.ops.augment.variables import VARIABLES as VARIABLES
 from astrojax.ops.augment.variables import Variable as Variable
-from astrojax.ops.backend import backend
+from astrojax.parallel.mesh import backend
 
 Implementation = Literal["auto", "reference", "triton", "mosaic_tpu"]
 
