@@ -50,16 +50,20 @@ def attention(call: Call) -> Float[Array, "b t n h"]:
 
 def _attention(reach: Reach, interpret: bool, query, key, value, layout: Layout):
     """One device's part."""
-    (_, t, n, _), s = query.shape, key.shape[1]
-    mask = splash_attention.MultiHeadMask([_mask(reach, t, s)] * n)
-    kernel = splash_attention.make_splash_mha(
+    (b, t, n, h), (_, s, k, _) = query.shape, key.shape
+    mask = splash_attention.MultiHeadMask([_mask(reach, t, s)] * (n // k))
+    kernel = splash_attention.make_splash_mqa(
         mask, block_sizes=_block_sizes(t, s), head_shards=1, q_seq_shards=1, interpret=interpret
     )
     segments = None
     if layout.query_segments is not None:
         segments = splash_attention.SegmentIds(layout.query_segments, layout.key_segments)
-    heads_first = (x.swapaxes(1, 2) for x in (query, key, value))
-    return (jax.vmap(kernel)(*heads_first, segments).swapaxes(1, 2),)
+    # One key head with its queries at a time: the kernel pads heads, and its logarithms of sums, to 128 lanes. A TPU
+    # core works on one program after the other anyway.
+    query_kbgth = query.reshape(b, t, k, n // k, h).transpose(2, 0, 3, 1, 4)
+    key_kbsh, value_kbsh = (jnp.moveaxis(x, 2, 0) for x in (key, value))
+    out_kbgth = jax.lax.map(lambda xs: jax.vmap(kernel)(*xs, segments), (query_kbgth, key_kbsh, value_kbsh))
+    return (out_kbgth.transpose(1, 3, 0, 2, 4).reshape(b, t, n, h),)
 
 
 def _mask(reach: Reach, t: int, s: int) -> splash_attention.Mask:
