@@ -92,8 +92,8 @@ def b1() -> LanguageConfig:
 def b13() -> LanguageConfig:
     """13.147 billion parameters in the shape of the group's first system. Its head_dim of 68 suits no fused kernel.
 
-    As compiled for two 24 GB cards: 17.7 GiB each at 16,384 tokens per step (8 x 2048 in 4 micro-batches), 21.5 GiB at
-    32,768, and 14.1 GiB at 32,768 with --config.optimizer.inputs_on_host=true.
+    As compiled for two 24 GB cards: 17.6 GiB each at 16,384 tokens per step (8 x 2048 in 4 micro-batches), 21.4 GiB at
+    32,768, and 14.0 GiB at 32,768 with --config.optimizer.inputs_on_host=true.
     """
     return _13b(num_layers=56, d_model=4352, d_ff=14336, num_heads=64, num_kv_heads=8, head_dim=68)
 
@@ -101,7 +101,7 @@ def b13() -> LanguageConfig:
 def b13_aligned() -> LanguageConfig:
     """13.147 billion parameters with sizes that accelerators like.
 
-    As compiled for two 24 GB cards: 17.1 GiB each at 16,384 tokens per step, 20.2 GiB at 32,768.
+    As compiled for two 24 GB cards: 17.1 GiB each at 16,384 tokens per step, 20.1 GiB at 32,768.
     """
     return _13b(num_layers=48, d_model=4096, d_ff=18432, num_heads=32, num_kv_heads=8, head_dim=128)
 
