@@ -127,9 +127,10 @@ def test_every_device_takes_its_part(sizes):
     mesh = make_mesh(MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2]), jax.devices()[: np.prod(sizes)])
     arrays, segments = draw(8, 40, 40, 16, 8, 16), documents(8, 40)
     expected = values_and_gradients("reference", *arrays, causal=True, segment_ids=segments)
+    batch = ("data", "fsdp")
     with jax.set_mesh(mesh):
-        split = [jax.device_put(x, P(("data", "fsdp"), None, "tensor", None)) for x in arrays]
-        for segments_split in (P(("data", "fsdp"), None), P(None, None)):
+        for heads, segments_split in (("tensor", P(batch, None)), ("tensor", P(None, None)), (None, P(None, None))):
+            split = [jax.device_put(x, P(batch, None, heads, None)) for x in arrays]
             placed = jax.device_put(segments, segments_split)
             assert_same(values_and_gradients("triton", *split, causal=True, segment_ids=placed), expected)
 

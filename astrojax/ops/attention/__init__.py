@@ -45,7 +45,8 @@ def attention(
     """Grouped-query attention: query head ``i`` reads key/value head ``i // (n // k)``, which is never repeated.
 
     A pair of query and key must pass every condition that is given. A query that may read no key gets zeros. The
-    softmax and all sums are float32.
+    softmax and all sums are float32. To be called under a mesh (``jax.set_mesh``), of one device or many; batch and
+    heads may be split over it.
 
     Args:
         query: queries in float32, bfloat16 or float16.

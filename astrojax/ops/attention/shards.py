@@ -28,15 +28,15 @@ def on_shards(kernel: Callable, query: jax.Array, arguments: Any, results: tuple
     Args:
         kernel: takes and returns arrays whose batch and heads are one device's.
         query: ``[b, t, n, h]``, split as everything is.
-        arguments: arrays, None, or tuples of them; those without heads ``[b, ...]`` are brought to the split of the
-            batch first.
+        arguments: arrays ``[b, ...]``, None, or tuples of them; those that are not split as the batch are brought to
+            that first.
         results: the axes of each result, such as ``"btnh"``; ``b`` and ``n`` are split.
     """
     batch, _, heads, _ = jax.typeof(query).sharding.spec
 
     def placed(x):
         spec = jax.typeof(x).sharding.spec
-        return x if heads in spec.partitions[1:] else jax.sharding.reshard(x, P(batch, *spec.partitions[1:]))
+        return x if spec.partitions[0] == batch else jax.sharding.reshard(x, P(batch, *spec.partitions[1:]))
 
     arguments = jax.tree.map(placed, arguments)
     return jax.shard_map(
