@@ -48,9 +48,8 @@ def count_products(jaxpr: core.Jaxpr, *, shards: int = 1) -> Products:
             kernel = eqn.invars[1].aval
             out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
             total += _product(eqn, kernel.size // out_features, shards)
-        elif name == "pallas_call" and (estimate := eqn.params["cost_estimate"]) is not None:
-            # A kernel's program is one of many, and its loops turn as often as its data say.
-            total += Products(float(estimate.flops * shards), estimate.bytes_accessed)
+        elif name == "pallas_call":
+            total += _kernel_products(eqn, shards)
         else:
             inside = shards * (math.prod(eqn.params["mesh"].shape.values()) if name == "shard_map" else 1)
             branches = [count_products(inner, shards=inside) for inner in _inner(eqn)]
@@ -60,6 +59,18 @@ def count_products(jaxpr: core.Jaxpr, *, shards: int = 1) -> Products:
                 for branch in branches:
                     total += branch.times(eqn.params["length"] if name == "scan" else 1)
     return total
+
+
+def _kernel_products(eqn, shards: int) -> Products:
+    """What a kernel says of itself, if it multiplies matrices at all: its loops turn as often as its data say. One that
+    says nothing is taken to do all its work in every program of its grid."""
+    program = count_products(eqn.params["jaxpr"], shards=shards)
+    if not program.flops:
+        return program
+    moved = sum(local_bytes(var.aval) for var in (*eqn.invars, *eqn.outvars))
+    estimate = eqn.params["cost_estimate"]
+    flops = estimate.flops * shards if estimate else program.flops * math.prod(eqn.params["grid_mapping"].grid)
+    return Products(float(flops), moved)
 
 
 def _product(eqn, depth: int, shards: int) -> Products:

@@ -190,11 +190,14 @@ def test_the_future_changes_nothing(implementation):
     np.testing.assert_array_equal(out(key, value)[:, :11], out(*changed)[:, :11])
 
 
-def test_half_precision_keeps_a_float32_softmax():
-    exact = attention(*qkv(), causal=True)
-    rounded = attention(*qkv(dtype=jnp.bfloat16), causal=True)
-    assert rounded.dtype == jnp.bfloat16
-    np.testing.assert_allclose(rounded.astype(np.float32), exact, atol=0.05)
+@pytest.mark.parametrize("implementation", ["reference", "chunked", "triton"])
+def test_half_precision_sums_in_float32(implementation):
+    """4,000 equal weights: a sum in bfloat16 would stop growing at 256, and the mean be many times too large."""
+    query, key, value = qkv(b=1, t=16, s=4000, dtype=jnp.bfloat16)
+    out = attend(jnp.zeros_like(query), key, value, implementation=implementation, interpret=True)
+    assert out.dtype == jnp.bfloat16
+    exact = np.asarray(value, np.float64).mean(1)[0].repeat(2, axis=0)
+    np.testing.assert_allclose(np.asarray(out[0, 0], np.float64), exact, atol=5e-4)
 
 
 def test_chunked_attention_never_holds_all_scores():
@@ -237,7 +240,8 @@ def test_the_choice_is_logged_once_with_its_reason(caplog, monkeypatch):
         for _ in range(2):
             attention(*qkv(), causal=True)
     assert [record.getMessage() for record in caplog.records] == [
-        "attention on cpu: reference (5 queries, 5 keys, 4 heads of 8, 2 for keys, float32)"
+        "attention on cpu: reference (5 queries, 5 keys, 4 heads of 8, 2 for keys, float32); not chunked: fewer than "
+        "1024 queries"
     ]
 
 
@@ -263,6 +267,8 @@ def mask(*shape, dtype=bool):
         ({"prefix": 3}, "prefix=3 without a window"),
         ({"segment_ids": mask(2, 4, dtype=np.int32)}, r"segment_ids of the queries must have shape \(2, 5\)"),
         ({"segment_ids": mask(2, 5, dtype=np.float32)}, "segment_ids of the queries must be integers, got float32"),
+        ({"segment_ids": (None, mask(2, 5, dtype=np.int32))}, r"a pair \(of queries, of keys\) without None"),
+        ({"key": mask(2, 0, 2, 8, dtype=np.float32)}, r"key must not be empty, got shape \(2, 0, 2, 8\)"),
         ({"positions": mask(5, dtype=np.int32)}, r"positions must have shape \(2, 5\), got \(5,\)"),
         ({"mask": mask(5, 5, dtype=np.int32)}, "mask must be bool .* or floating .*, got int32"),
         ({"mask": mask(3, 5, 5)}, r"mask must broadcast to .* = \(2, 4, 5, 5\), got \(3, 5, 5\)"),
@@ -280,6 +286,11 @@ def test_what_does_not_fit_is_refused_by_name(changes, message):
     arguments = {"query": query, "key": key, "value": value} | changes
     with pytest.raises(ValueError, match=message):
         attention(**arguments)
+
+
+def test_a_scale_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="scale must be a number that is known while tracing"):
+        jax.jit(lambda scale: attention(*qkv(), scale=scale))(0.5)
 
 
 def test_segments_of_different_lengths_come_as_a_pair():

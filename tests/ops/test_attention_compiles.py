@@ -12,9 +12,9 @@ from astrojax.parallel.mesh import MeshConfig, make_mesh
 from astrojax.parallel.topology import devices_of
 
 
-def compiled(topology, op, *, b=2, t=1024, n=8, k=2, h=128, dtype=jnp.bfloat16, devices=1, backward=True):
+def compiled(topology, op, *, b=2, t=1024, n=8, k=2, h=128, dtype=jnp.bfloat16, devices=1, tensor=1, backward=True):
     """``op(query, key, value, segment_ids)`` compiled for ``topology``, with its gradients."""
-    mesh = make_mesh(MeshConfig(), list(devices_of(topology, devices)))
+    mesh = make_mesh(MeshConfig(tensor=tensor), list(devices_of(topology, devices)))
     batch = ("data", "fsdp")
 
     def array(shape, dtype, spec):
@@ -73,11 +73,12 @@ def test_forward_and_backward_compile_for_tpus(topology, h, dtype):
 @pytest.mark.parametrize(
     ("topology", "target"), [("rtx-a5000", "__gpu$xla.gpu.triton"), ("tpu-v6e", "tpu_custom_call")]
 )
-def test_two_devices_share_the_batch_and_send_nothing(topology, target):
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_two_devices_share_batch_or_heads_and_send_nothing(topology, target, tensor):
     def op(query, key, value, segment_ids):
         return attention(query, key, value, causal=True, segment_ids=segment_ids)
 
-    program = compiled(topology, op, devices=2)
+    program = compiled(topology, op, devices=2, tensor=tensor)
     assert kernels(program, target) == 3
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in program.as_text()

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from astrojax.ops.attention import attention
-from astrojax.ops.attention.triton import head_parts
+from astrojax.ops.attention.triton import head_parts, visible_pairs_within
 from astrojax.ops.attention.visibility import Layout, Reach, visible_pairs
 from astrojax.ops.attention.visits import END, FULL_END, FULL_START, PREFIX_END, START, key_visits, query_visits
 from astrojax.parallel.mesh import MeshConfig, make_mesh
@@ -129,10 +129,41 @@ def test_every_device_takes_its_part(sizes):
     expected = values_and_gradients("reference", *arrays, causal=True, segment_ids=segments)
     batch = ("data", "fsdp")
     with jax.set_mesh(mesh):
-        for heads, segments_split in (("tensor", P(batch, None)), ("tensor", P(None, None)), (None, P(None, None))):
+        for heads, segments_split in (("tensor", P(batch, None)), ("tensor", P(None, "tensor")), (None, P(None, None))):
             split = [jax.device_put(x, P(batch, None, heads, None)) for x in arrays]
             placed = jax.device_put(segments, segments_split)
             assert_same(values_and_gradients("triton", *split, causal=True, segment_ids=placed), expected)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "chunked"])
+@pytest.mark.parametrize(
+    ("shape", "split"), [((40, 40), P()), ((8, 1, 40), P("fsdp")), ((8, 16, 40, 40), P(None, "tensor"))]
+)
+def test_masks_on_a_mesh(shape, split, implementation):
+    mesh = make_mesh(MeshConfig(fsdp=4, tensor=2), jax.devices())
+    arrays, mask = draw(8, 40, 40, 16, 8, 16), np.random.default_rng(5).random(shape) < 0.8
+    expected = values_and_gradients(implementation, *arrays, mask=mask)
+    with jax.set_mesh(mesh):
+        split_arrays = [jax.device_put(x, P(("data", "fsdp"), None, "tensor", None)) for x in arrays]
+        got = values_and_gradients(implementation, *split_arrays, mask=jax.device_put(mask, split))
+    assert_same(got, expected)
+
+
+@pytest.mark.parametrize("rule", ["causal", "both ways", "documents"])
+def test_splash_values_and_gradients(rule):
+    """Several tiles, several key heads, more keys than queries, packed documents, split over a mesh."""
+    t, s = (256, 256) if rule == "documents" else (256, 384)
+    rules = {
+        "causal": {"causal": True, "window": 100},
+        "both ways": {"window": 30},
+        "documents": {"causal": True, "segment_ids": documents(2, t)},
+    }
+    arrays = draw(2, t, s, 8, 4, 20)
+    expected = values_and_gradients("reference", *arrays, **rules[rule])
+    with jax.set_mesh(make_mesh(MeshConfig(fsdp=2, tensor=2), jax.devices()[:4])):
+        split = [jax.device_put(x, P(("data", "fsdp"), None, "tensor", None)) for x in arrays]
+        got = values_and_gradients("splash", *split, **rules[rule])
+    assert_same(got, expected)
 
 
 def test_a_split_sequence_is_refused():
@@ -207,11 +238,18 @@ def test_visits_leave_out_no_pair_and_mask_every_block_that_needs_it(reach, t, s
                 visited = ((order >= row[START]) & (order < row[END])) | (order < row[PREFIX_END])
                 unmasked = (order >= row[FULL_START]) & (order < row[FULL_END])
                 assert row[START] <= row[FULL_START] <= row[FULL_END] <= row[END]
-                assert row[PREFIX_END] <= max(row[START], 0) or row[START] == row[END]
+                assert row[PREFIX_END] <= row[START] or row[START] == row[END]
                 assert not (some_of[b, i] & ~visited).any()
                 assert not (unmasked & ~every_of[b, i]).any()
-                if reach.prefix == 0 and layout.positions is None and layout.query_segments is None:
+                if layout.positions is None and layout.query_segments is None:
                     np.testing.assert_array_equal(visited, some_of[b, i])
+
+
+@pytest.mark.parametrize(("t", "s"), [(20, 20), (20, 5), (7, 30)])
+@pytest.mark.parametrize("reach", [*REACHES, Reach(window=2, prefix=10)])
+def test_the_pairs_a_kernel_counts_are_those_that_meet(reach, t, s):
+    pairs = visible_pairs(reach, Layout(), t, s)
+    assert visible_pairs_within(reach, t, s) == (t * s if pairs is None else np.sum(pairs))
 
 
 def test_a_causal_window_visits_as_many_blocks_as_it_spans():

@@ -1,3 +1,5 @@
+"""Augmentation: what moves, what is drawn, what stays as it was."""
+
 import functools
 import itertools
 
@@ -29,25 +31,23 @@ def cube_of(shape=SHAPE, dtype=jnp.float32, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(0.5, 1.5, shape), dtype)
 
 
-def drawn(b=SHAPE[0], num_lon=SHAPE[-1], num_ct=SHAPE[2], policy=ALWAYS, seed=0, rotating=True, seasons=True):
+def drawn(b=SHAPE[0], num_ct=SHAPE[2], policy=ALWAYS, seed=0, rotating=True, seasons=True):
     flags = [jnp.broadcast_to(jnp.asarray(flag), (b,)) for flag in (rotating, seasons)]
     key = jax.random.key(seed)
-    return draw(key, policy, rotating=flags[0], seasons=flags[1], num_lon=num_lon, num_climate_time=num_ct)
+    return draw(key, policy, rotating=flags[0], seasons=flags[1], num_climate_time=num_ct)
 
 
 def only(b=SHAPE[0], **fields) -> Draws:
     """Draws in which nothing happens but ``fields``."""
     no = jnp.zeros(b, bool)
-    nothing = Draws(
-        jnp.zeros(b, jnp.int32), no, no, jnp.zeros(b), no, jnp.arange(2 * b, dtype=jnp.uint32).reshape(b, 2)
-    )
+    nothing = Draws(jnp.zeros(b), no, no, jnp.zeros(b), no, jnp.arange(2 * b, dtype=jnp.uint32).reshape(b, 2))
     return nothing._replace(**{name: jnp.broadcast_to(jnp.asarray(value), (b,)) for name, value in fields.items()})
 
 
 def step_by_step(cube, draws, variables):
     """Everything but noise, one sample at a time, in float64."""
     out = np.array(cube, np.float64)
-    for x, shift, mirrored, half_year, w in zip(out, *map(np.asarray, draws[:4]), strict=True):
+    for x, turn, mirrored, half_year, w in zip(out, *map(np.asarray, draws[:4]), strict=True):
         free = [v.noise != "fixed" for v in variables]
         x[free] += w * (x[free].mean(axis=2, keepdims=True) - x[free])
         if mirrored:
@@ -55,7 +55,7 @@ def step_by_step(cube, draws, variables):
             x[:] = sign * x[..., ::-1, :]
         if half_year:
             x[:] = np.roll(x, x.shape[1] // 2, axis=1)
-        x[:] = np.roll(x, shift, axis=-1)
+        x[:] = np.roll(x, int(turn * x.shape[-1]), axis=-1)
     return out
 
 
@@ -66,7 +66,7 @@ def variates(draws, shape, names=("air_temperature",)):
 
 @pytest.mark.parametrize("shape", [SHAPE, (3, 4, 1, 1, 1, 6, 5), (3, 4, 2, 4, 1, 1, 12)])
 def test_moves_and_smoothing_are_those_of_the_steps(shape):
-    cube, draws = cube_of(shape), drawn(num_lon=shape[-1], num_ct=shape[2])._replace(noise=jnp.zeros(3, bool))
+    cube, draws = cube_of(shape), drawn(num_ct=shape[2])._replace(noise=jnp.zeros(3, bool))
     draws = draws._replace(mirrored=jnp.asarray([True, False, True]), half_year=jnp.asarray([True, False, False]))
     np.testing.assert_allclose(augment(cube, draws, GROUP), step_by_step(cube, draws, GROUP), rtol=1e-6)
 
@@ -74,6 +74,23 @@ def test_moves_and_smoothing_are_those_of_the_steps(shape):
 def test_nothing_drawn_changes_nothing():
     cube = cube_of().at[0, 0, 0, 0].set(jnp.nan)  # A missing value stays alone.
     np.testing.assert_array_equal(augment(cube, only(), GROUP), cube)
+
+
+def test_infinite_values_only_move_where_there_is_no_noise():
+    cube = cube_of().at[:, :, 0, 0, 0, 1, 2].set(jnp.inf)
+    np.testing.assert_array_equal(augment(cube, only(), GROUP), cube)
+    noisy = augment(cube, only(noise=True), GROUP)
+    np.testing.assert_array_equal(noisy[:, 3], cube[:, 3])  # The pressure is fixed.
+
+
+def test_grids_of_different_width_turn_alike():
+    """A coarse map of a field's longitudes still shows them after the same turn, to one of its cells."""
+    lon = np.arange(24) / 24
+    fine = jnp.broadcast_to(jnp.asarray(lon, jnp.float32), (3, 1, 2, 1, 1, 2, 24))
+    coarse, draws = fine[..., ::2], only(turn=[0.26, 0.5, 0.99])
+    fine, coarse = (augment(x, draws, [PRESSURE]) for x in (fine, coarse))
+    apart = np.abs(np.asarray(fine[..., ::2] - coarse))
+    assert (np.minimum(apart, 1 - apart) <= 1 / 12 + 1e-6).all()
 
 
 def test_mirroring_twice_is_the_identity():
@@ -94,7 +111,7 @@ def test_noise_does_not_depend_on_the_group_and_belongs_to_the_place():
     alone = variates(draws, (3, 1, *SHAPE[2:]))
     with_others = variates(draws, (3, 2, *SHAPE[2:]), ("eastward_wind", "air_temperature"))
     np.testing.assert_array_equal(alone[:, 0], with_others[:, 1])
-    still = draws._replace(shift_lon=jnp.zeros(3, jnp.int32), mirrored=jnp.zeros(3, bool), half_year=jnp.zeros(3, bool))
+    still = draws._replace(turn=jnp.zeros(3), mirrored=jnp.zeros(3, bool), half_year=jnp.zeros(3, bool))
     np.testing.assert_array_equal(alone, variates(still, (3, 1, *SHAPE[2:])))
 
 
@@ -176,7 +193,7 @@ def test_draws_obey_the_policy():
     b = 4000
     policy = Policy(noise=0.3, smooth=0.4, smooth_bound=0.2, roll=0.9, mirror=0.25)
     rotating, seasons = np.arange(b) % 2 == 0, np.arange(b) % 4 < 2
-    draws = drawn(b, num_lon=10, policy=policy, rotating=rotating, seasons=seasons)
+    draws = drawn(b, policy=policy, rotating=rotating, seasons=seasons)
 
     def near(share, probability, n):
         return abs(share - probability) < 4 * np.sqrt(probability * (1 - probability) / n)
@@ -185,8 +202,9 @@ def test_draws_obey_the_policy():
     assert near(draws.mirrored.mean(), 0.25, b)
     assert near((draws.smoothing > 0).mean(), 0.4, b)
     assert 0.195 < draws.smoothing.max() < 0.2
-    assert not draws.shift_lon[~rotating].any()
-    counts = np.bincount(draws.shift_lon[rotating], minlength=10)
+    assert not draws.turn[~rotating].any()
+    assert draws.turn.max() < 1
+    counts = np.bincount((draws.turn[rotating] * 10).astype(int), minlength=10)
     assert near(counts[0] / counts.sum(), 0.1 + 0.09, counts.sum())
     assert all(near(count / counts.sum(), 0.09, counts.sum()) for count in counts[1:])
     np.testing.assert_array_equal(draws.half_year, draws.mirrored & seasons)
@@ -217,9 +235,7 @@ def test_result_does_not_depend_on_the_mesh(mesh_shape, over_variables):
 
         @jax.jit
         def step(cube, rotating):
-            draws = draw(
-                jax.random.key(0), ALWAYS, rotating=rotating, seasons=jnp.ones(8, bool), num_lon=12, num_climate_time=4
-            )
+            draws = draw(jax.random.key(0), ALWAYS, rotating=rotating, seasons=jnp.ones(8, bool), num_climate_time=4)
             return augment(cube, draws, GROUP)
 
         rotating = jax.device_put(np.ones(8, bool), NamedSharding(mesh, P(("data", "fsdp"))))

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from astrojax.ops.augment import VARIABLES, Draws, Variable, augment, noise
+from astrojax.parallel.ahead import compile_ahead
 from astrojax.parallel.mesh import MeshConfig, make_mesh
 from astrojax.parallel.topology import devices_of
 
@@ -29,7 +30,7 @@ def draws_of(rolled, mirrored, half_year, smoothed, noisy, num_lon):
     """Two samples, of which the second is always left alone."""
     active = jnp.asarray([True, False])
     return Draws(
-        jnp.where(active & rolled, num_lon // 3, 0),
+        jnp.where(active & rolled, (num_lon // 3 + 0.5) / num_lon, 0.0),
         active & mirrored,
         active & half_year,
         jnp.where(active & smoothed, 0.3, 0.0),
@@ -104,17 +105,6 @@ def test_words_are_the_same_in_a_kernel():
     np.testing.assert_array_equal(words[1], np.asarray([mix(m ^ 0x9E3779B9) for m in mixed], np.uint32))
 
 
-@pytest.fixture
-def no_compilation_cache():
-    """What was compiled without its device cannot be read back."""
-    before = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    jax.experimental.compilation_cache.compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_enable_compilation_cache", before)
-    jax.experimental.compilation_cache.compilation_cache.reset_cache()
-
-
 @pytest.mark.parametrize(
     ("topology", "shape"),
     [
@@ -127,7 +117,7 @@ def no_compilation_cache():
     ],
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_kernels_compile_for_absent_devices_in_place(topology, shape, dtype, no_compilation_cache):
+def test_kernels_compile_for_absent_devices_in_place(topology, shape, dtype):
     mesh = make_mesh(MeshConfig(), list(devices_of(topology, 1)))
 
     def array(shape, dtype):
@@ -135,15 +125,15 @@ def test_kernels_compile_for_absent_devices_in_place(topology, shape, dtype, no_
 
     b = shape[0]
     flags, weights = array((b,), jnp.bool), array((b,), jnp.float32)
-    draws = Draws(array((b,), jnp.int32), flags, flags, weights, flags, array((b, 2), jnp.uint32))
-    options = {} if topology.startswith("tpu") else {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+    draws = Draws(array((b,), jnp.float32), flags, flags, weights, flags, array((b, 2), jnp.uint32))
     with jax.set_mesh(mesh):
         step = jax.jit(functools.partial(augment, variables=GROUP), donate_argnums=0)
-        compiled = step.lower(array(shape, dtype), draws).compile(compiler_options=options)
+        compiled = compile_ahead(step.trace(array(shape, dtype), draws))
     memory, cube_bytes = compiled.memory_analysis(), np.prod(shape) * dtype.dtype.itemsize
-    assert "custom-call" in compiled.as_text()
+    target = "tpu_custom_call" if topology.startswith("tpu") else "__gpu$xla.gpu.triton"
+    assert compiled.as_text().count(f'custom_call_target="{target}"') == 1
     assert " while(" not in compiled.as_text()
-    assert memory.temp_size_in_bytes < 2**16 < cube_bytes <= memory.alias_size_in_bytes
+    assert memory.temp_size_in_bytes < 2048 < cube_bytes <= memory.alias_size_in_bytes
     assert memory.output_size_in_bytes == memory.alias_size_in_bytes
 
 
@@ -151,7 +141,7 @@ def test_kernels_run_on_each_part_of_a_mesh():
     cube = cube_of(8, 2, 2, 2, 1, 4, 8)
     words = jnp.arange(16, dtype=jnp.uint32).reshape(8, 2)
     yes = jnp.ones(8, bool)
-    draws = Draws(jnp.arange(8), yes, yes, jnp.full(8, 0.2), yes, words)
+    draws = Draws(jnp.arange(8) / 8, yes, yes, jnp.full(8, 0.2), yes, words)
     group = [Variable("air_temperature", "additive", 1.0), Variable("eastward_wind", "additive", 1.0)]
     expected = augment(cube, draws, group)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), jax.devices())
@@ -161,3 +151,13 @@ def test_kernels_run_on_each_part_of_a_mesh():
         for kernel in KERNELS:
             got = augment(split, Draws(*draws), group, implementation=kernel, interpret=True)
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_kernel_cannot_take_is_refused_by_name():
+    cube, draws = cube_of(2, 1, 2, 1, 1, 4, 8), draws_of(*[False] * 5, num_lon=8)
+    for implementation, message in (("triton", "not traced for an NVIDIA GPU"), ("mosaic_tpu", "not traced for a TPU")):
+        with pytest.raises(ValueError, match=f"augment implementation='{implementation}': .*{message}"):
+            augment(cube, draws, GROUP[:1], implementation=implementation)
+    large = jax.ShapeDtypeStruct((2, 1, 12, 16, 1, 181, 360), jnp.float32)
+    with pytest.raises(ValueError, match="all times of one level need 215 MiB of vector memory"):
+        jax.eval_shape(lambda cube: augment(cube, draws, GROUP[:1], implementation="mosaic_tpu", interpret=True), large)

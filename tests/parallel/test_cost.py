@@ -5,6 +5,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from astrojax import config as configs
+from astrojax.ops.attention import attention
+from astrojax.ops.augment import Policy, Variable, augment, draw
 from astrojax.parallel.cost import collective_bytes, count_products, largest_arrays, traced_products
 from astrojax.parallel.mesh import MeshConfig, make_mesh
 from astrojax.tasks import make_task
@@ -127,3 +129,38 @@ def test_the_largest_arrays_on_the_device_are_named():
 
 def test_a_program_without_products_costs_nothing():
     assert count_products(jax.make_jaxpr(jnp.sin)(1.0).jaxpr) == (0, 0)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_kernels_count_what_they_say_or_their_whole_grid(sizes):
+    """Forward and backward of causal attention: 9 products of the pairs that meet; of a kernel that says nothing, of
+    all pairs of its tiles."""
+    b, t, n, h = 8, 512, 8, 64
+    mesh = make_mesh(MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2]), jax.devices()[: np.prod(sizes)])
+    with jax.set_mesh(mesh):
+        spec = P(("data", "fsdp"), None, "tensor", None)
+        query, key = (jax.ShapeDtypeStruct((b, t, heads, h), jnp.float32, sharding=spec) for heads in (n, n // 4))
+
+        def flops(implementation):
+            def loss(query, key):
+                out = attention(query, key, key, causal=True, implementation=implementation, interpret=True)
+                return jnp.sum(out)
+
+            return traced_products(jax.grad(loss, argnums=(0, 1)), query, key).flops
+
+        pairs = 2 * b * n * h
+        # The 9 products, and what the gradient of the softmax subtracts.
+        assert flops("triton") == pytest.approx(pairs * 9 * t * (t + 1) / 2, rel=0.01)
+        assert pairs * 9 * t * t / 2 < flops("splash") < pairs * 10 * t * t
+
+
+def test_a_kernel_without_products_has_none():
+    def step(cube):
+        yes = jnp.ones(2, bool)
+        draws = draw(jax.random.key(0), Policy(), rotating=yes, seasons=yes, num_climate_time=2)
+        return augment(
+            cube, draws, [Variable("air_temperature", "additive", 1.0)], implementation="triton", interpret=True
+        )
+
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
+        assert traced_products(step, jnp.ones((2, 1, 2, 1, 1, 4, 8))).flops == 0

@@ -3,7 +3,9 @@
 import logging
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from astrojax.ops.attention import chunked, reference, splash, triton
@@ -81,7 +83,7 @@ def attention(
         reach=_reach(causal, window, prefix),
         layout=_layout(segment_ids, positions, query, key),
         mask=_scores_mask(mask, query, key),
-        scale=query.shape[-1] ** -0.5 if scale is None else scale,
+        scale=_scale(scale, query),
         interpret=interpret,
     )
     if implementation not in get_args(Implementation):
@@ -97,7 +99,9 @@ def _choose(call: Call) -> str:
     """The first of the platform's implementations that takes the call; which one, and why none before it, is logged
     once."""
     platform, rejected, chosen = backend(), [], "reference"
-    if call.query.shape[1] >= _FEW[platform]:
+    if call.query.shape[1] < _FEW[platform]:
+        rejected.append(f"{', '.join(_PREFERRED[platform])}: fewer than {_FEW[platform]} queries")
+    else:
         for name in _PREFERRED[platform]:
             reason = _IMPLEMENTATIONS[name].refusal(call)
             if reason is None:
@@ -118,6 +122,8 @@ def _check_shapes(query, key, value) -> None:
     for name, x in (("query", query), ("key", key), ("value", value)):
         if x.ndim != 4:
             raise ValueError(f"{name} must be [batch, seq, heads, head_dim], got shape {x.shape}")
+        if 0 in x.shape:
+            raise ValueError(f"{name} must not be empty, got shape {x.shape}")
         if x.dtype not in _DTYPES:
             raise ValueError(f"{name} must be float32, bfloat16 or float16, got {x.dtype}")
     if key.shape != value.shape:
@@ -131,6 +137,14 @@ def _check_shapes(query, key, value) -> None:
     num_heads, num_kv_heads = query.shape[2], key.shape[2]
     if num_heads % num_kv_heads:
         raise ValueError(f"{num_heads=} must be a multiple of {num_kv_heads=}")
+
+
+def _scale(scale: float | None, query) -> float:
+    if scale is None:
+        return query.shape[-1] ** -0.5
+    if isinstance(scale, jax.core.Tracer):
+        raise ValueError("scale must be a number that is known while tracing; multiply the query by one that is not")
+    return float(scale)
 
 
 def _reach(causal: bool, window: int | None, prefix: int) -> Reach:
@@ -147,7 +161,9 @@ def _layout(segment_ids, positions, query, key) -> Layout:
     b, t, s = query.shape[0], query.shape[1], key.shape[1]
     if segment_ids is None:
         query_segments = key_segments = None
-    elif isinstance(segment_ids, tuple):
+    elif isinstance(segment_ids, tuple | list):
+        if len(segment_ids) != 2 or any(x is None for x in segment_ids):
+            raise ValueError("segment_ids must be one array, or a pair (of queries, of keys) without None")
         query_segments, key_segments = segment_ids
     else:
         query_segments = key_segments = segment_ids
@@ -162,7 +178,14 @@ def _layout(segment_ids, positions, query, key) -> Layout:
             raise ValueError(f"{name} must have shape {shape}, got {x.shape}")
         if x is not None and not jnp.issubdtype(x.dtype, jnp.integer):
             raise ValueError(f"{name} must be integers, got {x.dtype}")
-    return Layout(positions, query_segments, key_segments)
+    batch = P(jax.typeof(query).sharding.spec[0], None)
+
+    def placed(x):
+        return None if x is None else jax.sharding.reshard(jnp.asarray(x), batch)
+
+    # What queries and keys share stays one array: that every query has a key of its document can then be seen.
+    shared, query_segments = query_segments is key_segments, placed(query_segments)
+    return Layout(placed(positions), query_segments, query_segments if shared else placed(key_segments))
 
 
 def _scores_mask(mask, query, key):

@@ -84,7 +84,7 @@ def masked_attention(
     return jnp.reshape(out_btkgh, (b, t, n, h), out_sharding=P(batch, None, heads, None))
 
 
-# A score no product reaches, half of the lowest float32 so that two of them do not overflow.
+# A score no product reaches: a quarter of the lowest float32, since three of them may meet and must not overflow.
 _FORBIDDEN = float(jnp.finfo(jnp.float32).min) / 4
 
 

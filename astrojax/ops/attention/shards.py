@@ -28,17 +28,10 @@ def on_shards(kernel: Callable, query: jax.Array, arguments: Any, results: tuple
     Args:
         kernel: takes and returns arrays whose batch and heads are one device's.
         query: ``[b, t, n, h]``, split as everything is.
-        arguments: arrays ``[b, ...]``, None, or tuples of them; those that are not split as the batch are brought to
-            that first.
+        arguments: arrays ``[b, ...]`` split as the batch is, None, or tuples of them.
         results: the axes of each result, such as ``"btnh"``; ``b`` and ``n`` are split.
     """
     batch, _, heads, _ = jax.typeof(query).sharding.spec
-
-    def placed(x):
-        spec = jax.typeof(x).sharding.spec
-        return x if spec.partitions[0] == batch else jax.sharding.reshard(x, P(batch, *spec.partitions[1:]))
-
-    arguments = jax.tree.map(placed, arguments)
     return jax.shard_map(
         kernel,
         in_specs=jax.tree.map(lambda x: jax.typeof(x).sharding.spec, arguments),

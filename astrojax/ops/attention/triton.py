@@ -25,9 +25,9 @@ from astrojax.ops.attention.shards import on_shards, split_refusal
 from astrojax.ops.attention.tiles import Tile, Tiles, tiles_for
 from astrojax.ops.attention.visibility import Layout, Reach, visible
 from astrojax.ops.attention.visits import END, FULL_END, FULL_START, PREFIX_END, START, key_visits, query_visits
+from astrojax.ops.gpu import AMPERE, below_ampere, compute_capability
 
 MAX_HEAD_DIM = 256
-_AMPERE = 80  # Compute capability 8.0.
 
 # The running maximum of a row that has read nothing: below any score, and finite, so that differences are numbers.
 _NOTHING = -1e30
@@ -39,22 +39,17 @@ def refusal(call: Call) -> str | None:
         return "it takes no mask"
     if call.query.shape[3] > MAX_HEAD_DIM:
         return f"head_dim={call.query.shape[3]} is over {MAX_HEAD_DIM}"
-    if not call.interpret:
-        try:
-            capability = plgpu.get_gpu_info().compute_capability
-        except ValueError:
-            return "the program is not traced for an NVIDIA GPU"
-        if capability < _AMPERE:
-            return f"it needs compute capability 8.0 (Ampere), the device has {capability / 10}"
+    if not call.interpret and (reason := below_ampere()):
+        return reason
     return split_refusal(call)
 
 
 def attention(call: Call) -> Float[Array, "b t n h"]:
     """See :func:`astrojax.ops.attention.attention`."""
-    capability = _AMPERE if call.interpret else plgpu.get_gpu_info().compute_capability
+    capability = AMPERE if call.interpret else compute_capability()
     width = sum(width for _, width in head_parts(call.query.shape[3]))
     tiles = tiles_for(capability, width, call.query.dtype.itemsize)
-    build = _Build(call.reach, float(call.scale), tiles, call.interpret)
+    build = _Build(call.reach, call.scale, tiles, call.interpret)
     return _attention(build, call.query, call.key, call.value, call.layout)
 
 
@@ -287,7 +282,7 @@ class _KernelCall:
         for each pair of tiles, for those who count."""
         dims, tile = self._dims, self._tile
         side, heads = (dims.keys(tile), dims.k) if self._by_key else (dims.queries(tile), dims.n)
-        pairs = _visible_pairs(self._build.reach, dims.t, dims.s)
+        pairs = visible_pairs_within(self._build.reach, dims.t, dims.s)
         blocks = jax.tree.leaves((inputs, results), is_leaf=_is_block)
 
         def arrays(blocks):
@@ -323,7 +318,7 @@ def _nth_query_tile(i, tiles: int):
     return tiles - 1 - i
 
 
-def _visible_pairs(reach: Reach, t: int, s: int) -> int:
+def visible_pairs_within(reach: Reach, t: int, s: int) -> int:
     """How many pairs of queries and keys are within reach, by default positions."""
     places = np.arange(s - t, s)
     first, last = np.zeros_like(places), np.full_like(places, s - 1)
@@ -332,7 +327,10 @@ def _visible_pairs(reach: Reach, t: int, s: int) -> int:
     if reach.window is not None:
         first = np.maximum(first, places - reach.window + 1)
         last = np.minimum(last, places + reach.window - 1)
-    return int(np.sum(np.maximum(last + 1 - first, 0) + np.minimum(first, reach.prefix)))
+    pairs = np.maximum(last + 1 - first, 0) + np.minimum(first, min(reach.prefix, s))
+    if not reach.causal:
+        pairs += np.maximum(min(reach.prefix, s) - np.maximum(last + 1, first), 0)
+    return int(np.sum(pairs))
 
 
 def _forward_kernel(inputs: _Inputs, out_ref, logsum_ref, *, build: _Build, dims: _Dims, tile: Tile):

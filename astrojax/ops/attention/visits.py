@@ -1,7 +1,7 @@
 """Which blocks of keys a block of queries must visit, and which of them need no mask.
 
-Blocks entirely out of reach, or of other documents, are never loaded. What is decided here is conservative: a block
-that is visited without need costs time, one that is left out would be wrong.
+Blocks entirely out of reach are never loaded, nor are those of other documents where documents lie in order. What is
+decided here is conservative: a block that is visited without need costs time, one that is left out would be wrong.
 """
 
 from typing import NamedTuple
@@ -30,9 +30,8 @@ def key_visits(
 ) -> Int[Array, "#b blocks 5"]:
     """For each block of queries, the blocks of keys it visits."""
     needed, full = _pairs(reach, layout, num_queries, num_keys, block_q, block_k)
-    prefix_blocks = min(-(-reach.prefix // block_k), needed.shape[2])
-    near = needed & (np.arange(needed.shape[2]) >= prefix_blocks)
-    return _table(near, full & near, prefix_blocks)
+    in_prefix = np.arange(needed.shape[2]) < -(-reach.prefix // block_k)
+    return _table(needed & ~in_prefix, full & ~in_prefix, needed & in_prefix)
 
 
 def query_visits(
@@ -40,7 +39,7 @@ def query_visits(
 ) -> Int[Array, "#b blocks 5"]:
     """For each block of keys, the blocks of queries that visit it; there is nothing before ``START``."""
     needed, full = _pairs(reach, layout, num_queries, num_keys, block_q, block_k)
-    return _table(needed.swapaxes(1, 2), full.swapaxes(1, 2), 0)
+    return _table(needed.swapaxes(1, 2), full.swapaxes(1, 2), np.zeros((1, 1, 1), bool))
 
 
 def _pairs(reach: Reach, layout: Layout, t: int, s: int, block_q: int, block_k: int):
@@ -84,7 +83,8 @@ def _bounds(x: Int[Array, "#b n"], block: int, *, along: int) -> _Bounds:
     return _Bounds(numpy.expand_dims(x.min(-1), axis), numpy.expand_dims(x.max(-1), axis))
 
 
-def _table(needed: Bool[Array, "b i j"], full: Bool[Array, "b i j"], prefix_blocks: int) -> Int[Array, "b i 5"]:
+def _table(needed: Bool[Array, "b i j"], full: Bool[Array, "b i j"], prefix: Bool[Array, "..."]) -> Int[Array, "b i 5"]:
+    """Rows of visits from the blocks that are needed, full ones among them, and the needed blocks of the prefix."""
     numpy = _numpy_for(needed, full)
     blocks = needed.shape[2]
     order = np.arange(blocks)
@@ -97,7 +97,7 @@ def _table(needed: Bool[Array, "b i j"], full: Bool[Array, "b i j"], prefix_bloc
     # The first run of full blocks; there is no more than one unless documents are out of order.
     full_start = numpy.minimum(first(full), end)
     full_end = numpy.minimum(first(~full & (order >= full_start[:, :, None])), end)
-    prefix_end = numpy.full_like(end, prefix_blocks)
+    prefix_end = numpy.broadcast_to(numpy.where(prefix, order + 1, 0).max(axis=2), end.shape)
     return numpy.stack([prefix_end, start, full_start, full_end, end], axis=2).astype(np.int32)
 
 

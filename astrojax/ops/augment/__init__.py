@@ -37,7 +37,7 @@ def augment(
     First ``x`` becomes ``(1 - w) x + w mean(x)`` over geological time, then it moves (rolled in longitude, mirrored in
     latitude, shifted by half a year), and then the noise is added, which belongs to the place a value has moved to.
     Fixed variables are only moved: their area-weighted means stay what they were, those of a shifted sample at
-    another climate time. All is computed in float32.
+    another climate time. All is computed in float32. No gradient flows through it.
 
     Args:
         cube: one group of variables: fields on levels, or with one level surface fields or boundary maps.
@@ -49,38 +49,37 @@ def augment(
 
     Raises:
         ValueError: the cube does not fit its description, has an unfit dtype, or is split over devices along an axis
-            other than batch and variable; or the implementation is unknown.
+            other than batch and variable; or the implementation is unknown or cannot take it.
     """
     if cube.ndim != len(_AXES):
         raise ValueError(f"cube: has {cube.ndim} axes, should have {len(_AXES)}: {', '.join(_AXES)}")
     if cube.dtype.name not in _DTYPES:
         raise ValueError(f"cube: dtype {cube.dtype.name} should be one of {', '.join(_DTYPES)}")
+    if 0 in cube.shape:
+        raise ValueError(f"cube: must not be empty, has shape {cube.shape}")
     if len(variables) != cube.shape[1]:
         raise ValueError(f"variables: {len(variables)} of them for a cube that holds {cube.shape[1]}")
-    if draws.shift_lon.shape[0] != cube.shape[0]:
-        raise ValueError(f"draws: for {draws.shift_lon.shape[0]} samples, but the cube holds {cube.shape[0]}")
+    if draws.turn.shape[0] != cube.shape[0]:
+        raise ValueError(f"draws: for {draws.turn.shape[0]} samples, but the cube holds {cube.shape[0]}")
     if implementation not in get_args(Implementation):
         raise ValueError(f"unknown augment {implementation=}")
     split = tuple(jax.typeof(cube).sharding.spec.partitions)
     for axis, devices in list(zip(_AXES, split, strict=True))[2:]:
         if devices is not None:
             raise ValueError(f"cube: {axis} is split over mesh axis {devices}, but samples move along it")
+    cube = jax.lax.stop_gradient(cube)
     if implementation == "auto":
-        implementation = _automatic()
+        kernel = {"gpu": "triton", "tpu": "mosaic_tpu"}.get(backend(), "reference")
+        implementation = "reference" if _IMPLEMENTATIONS[kernel].refusal(cube, interpret) else kernel
+    elif reason := _IMPLEMENTATIONS[implementation].refusal(cube, interpret):
+        raise ValueError(f"augment {implementation=}: {reason}")
 
     kernel = functools.partial(_IMPLEMENTATIONS[implementation].augment, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.are_all_axes_manual:
-        return kernel(cube, effects(draws, variables, cube.shape[2]))
+        return kernel(cube, effects(draws, variables, cube.shape[2], cube.shape[-1]))
     batch, variable = P(split[0]), P(*split[:2])
     draws = jax.tree.map(lambda x: jax.sharding.reshard(x, batch), draws)
     specs = Effects(moves=batch, changes=variable, keys=variable)
-    parts = jax.tree.map(jax.sharding.reshard, effects(draws, variables, cube.shape[2]), specs)
+    parts = jax.tree.map(jax.sharding.reshard, effects(draws, variables, cube.shape[2], cube.shape[-1]), specs)
     return jax.shard_map(kernel, in_specs=(variable, specs), out_specs=variable, check_vma=False)(cube, parts)
-
-
-def _automatic() -> Implementation:
-    platform = backend()
-    if platform == "gpu" and triton.supported():
-        return "triton"
-    return "mosaic_tpu" if platform == "tpu" else "reference"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Draws(NamedTuple):
     """What happens to each sample of a batch, the same in every group of its variables.
 
     Attributes:
-        shift_lon: by how many cells everything moves eastward, in ``[0, num_lon)``.
+        turn: by what part of a full turn everything moves eastward, in [0, 1); a grid moves by whole cells.
         mirrored: whether latitude is flipped.
         half_year: whether climate time is shifted by half of its length, where that is even.
         smoothing: weight of the mean over geological time.
@@ -47,7 +47,7 @@ class Draws(NamedTuple):
         words: what the noise is made from.
     """
 
-    shift_lon: Int[Array, "b"]
+    turn: Float[Array, "b"]
     mirrored: Bool[Array, "b"]
     half_year: Bool[Array, "b"]
     smoothing: Float[Array, "b"]
@@ -61,7 +61,6 @@ def draw(
     *,
     rotating: Bool[Array, "b"],
     seasons: Bool[Array, "b"],
-    num_lon: int,
     num_climate_time: int,
 ) -> Draws:
     """Draws what happens to each sample; sample ``i`` gets the same whatever the batch size and the mesh.
@@ -72,7 +71,6 @@ def draw(
         rotating: whether the planet rotates with respect to its star. A tidally locked planet is never rolled: its
             substellar point is where the insolation says.
         seasons: whether it has seasons: those of a mirrored hemisphere are half a year apart.
-        num_lon: number of longitudes.
         num_climate_time: number of climate times, which cover one year; 1 for annual means.
 
     Raises:
@@ -83,22 +81,22 @@ def draw(
         raise ValueError(f"{num_climate_time=} should be even: a mirrored planet's seasons are half a year apart")
 
     def one(key):
-        chances, strength, shift, words = jax.random.split(key, 4)
+        chances, strength, turn, words = jax.random.split(key, 4)
         return (
             jax.random.uniform(chances, (4,)),
             jax.random.uniform(strength),
-            jax.random.randint(shift, (), 0, num_lon),
+            jax.random.uniform(turn),
             jax.random.bits(words, (2,)),
         )
 
     rotating, seasons = jnp.asarray(rotating, bool), jnp.asarray(seasons, bool)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rotating.shape[0]))
-    chances, strength, shift, words = jax.vmap(one)(keys)
+    chances, strength, turn, words = jax.vmap(one)(keys)
     noise, smooth, roll, mirrored = (
         chances[:, i] < p for i, p in enumerate((policy.noise, policy.smooth, policy.roll, policy.mirror))
     )
     return Draws(
-        shift_lon=jnp.where(roll & rotating, shift, 0),
+        turn=jnp.where(roll & rotating, turn, 0.0),
         mirrored=mirrored,
         half_year=mirrored & seasons,
         smoothing=jnp.where(smooth, policy.smooth_bound * strength, 0.0),

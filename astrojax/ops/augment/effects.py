@@ -51,15 +51,18 @@ class Change(NamedTuple):
         return self.sign * jnp.where(self.smoothing > 0, x + self.smoothing * (mean - x), x)
 
     def disturbed(self, x, variate):
-        y = x + variate * (self.absolute + self.relative * x)
+        # Nothing is added to an infinite value where there is no noise: not zero times infinity.
+        noisy = self.absolute + self.relative > 0
+        y = jnp.where(noisy, x + variate * (self.absolute + self.relative * x), x)
         y = jnp.where(y < self.least, self.least, y)
         return jnp.where(y > self.most, self.most, y)
 
 
-def effects(draws: Draws, variables: Sequence[Variable], num_climate_time: int) -> Effects:
-    """The effects of ``draws`` on ``variables`` that have ``num_climate_time`` climate times."""
+def effects(draws: Draws, variables: Sequence[Variable], num_climate_time: int, num_lon: int) -> Effects:
+    """The effects of ``draws`` on ``variables`` with these numbers of climate times and longitudes."""
     half_year = draws.half_year & (num_climate_time % 2 == 0)
-    moves = Move(draws.shift_lon, draws.mirrored, half_year)
+    shift_lon = jnp.floor(draws.turn * num_lon).astype(jnp.int32) % num_lon
+    moves = Move(shift_lon, draws.mirrored, half_year)
     noisy_b1 = draws.noise[:, None]
 
     def column(values, otherwise=0.0, where=noisy_b1):

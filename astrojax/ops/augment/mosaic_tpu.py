@@ -15,6 +15,32 @@ from jaxtyping import Array, Float
 
 from astrojax.ops.augment import noise
 from astrojax.ops.augment.effects import Change, Effects, Move
+from astrojax.parallel.mesh import backend
+
+# Of a core's vector memory, 128 MiB on v5e and v6e and less on others, what a block may be made to fill.
+_VECTOR_MEMORY = 60 * 2**20
+
+
+def refusal(cube, interpret: bool) -> str | None:
+    """Why the kernel cannot take the cube, if it cannot."""
+    if not interpret:
+        if backend() != "tpu":
+            return "the program is not traced for a TPU"
+        if cube.dtype == jnp.float16:
+            return "TPUs have no float16"
+    if (needed := _vector_memory(cube.shape)) > _VECTOR_MEMORY:
+        return (
+            f"all times of one level need {needed / 2**20:.0f} MiB of vector memory, over {_VECTOR_MEMORY / 2**20:.0f}"
+        )
+    return None
+
+
+def _vector_memory(shape: tuple[int, ...]) -> int:
+    """Bytes for a block that is read and one that is written, each twice for what is on its way, and some to spare; the
+    last two axes fill tiles of 8 x 128."""
+    *_, num_ct, num_gt, _, num_lat, num_lon = shape
+    block = num_ct * num_gt * pl.cdiv(num_lat, 8) * 8 * pl.cdiv(num_lon, 128) * 128 * 4
+    return 4 * block + 8 * 2**20
 
 
 def augment(
@@ -28,8 +54,6 @@ def augment(
         lambda sample, variable, lev: (sample, variable, 0, 0, lev, 0, 0),
     )
     scalars = pl.BlockSpec(memory_space=pltpu.SMEM)
-    # Read and written, each twice for what is on its way; the last two axes fill tiles of 8 x 128.
-    block = num_ct * num_gt * pl.cdiv(num_lat, 8) * 8 * pl.cdiv(num_lon, 128) * 128 * 4
     call = pl.pallas_call(
         functools.partial(_kernel, shape=tuple(shape), v=v),
         grid=(b, v, shape[2]),
@@ -37,7 +61,7 @@ def augment(
         out_specs=field,
         out_shape=jax.ShapeDtypeStruct(cube.shape, cube.dtype),
         input_output_aliases={3: 0},
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=4 * block + 8 * 2**20),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=_vector_memory(cube.shape)),
         interpret=interpret,
         name="augment",
     )

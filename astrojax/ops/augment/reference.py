@@ -17,6 +17,11 @@ from astrojax.ops.augment import noise
 from astrojax.ops.augment.effects import Change, Effects, Move
 
 
+def refusal(cube, interpret: bool) -> str | None:
+    """Why this implementation cannot take the cube: it takes every one."""
+    del cube, interpret
+
+
 def augment(
     cube: Float[Array, "b v ct gt lev lat lon"], effects: Effects, *, interpret: bool = False
 ) -> Float[Array, "b v ct gt lev lat lon"]:

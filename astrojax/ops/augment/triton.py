@@ -17,20 +17,17 @@ from jaxtyping import Array, Float
 
 from astrojax.ops.augment import noise
 from astrojax.ops.augment.effects import Change, Effects, Move
-
-_AMPERE = 80  # Compute capability 8.0.
+from astrojax.ops.gpu import below_ampere
 
 # Threads of a program. Each has one cell of a plane (latitude, longitude) where rows are not longer than the most of
 # them, so that loads, whose addresses are not aligned, and stores need not have different threads for one cell.
 _THREADS, _MAX_THREADS, _WARP = 128, 512, 32
 
 
-def supported() -> bool:
-    """Whether the program is traced for a GPU that the kernel is made for."""
-    try:
-        return plgpu.get_gpu_info().compute_capability >= _AMPERE
-    except ValueError:
-        return False
+def refusal(cube, interpret: bool) -> str | None:
+    """Why the kernel cannot take the cube, if it cannot."""
+    del cube
+    return None if interpret else below_ampere()
 
 
 def augment(
