@@ -17,15 +17,14 @@ import msgspec
 from astrojax.console import format_bytes
 from astrojax.files import write_atomically
 from astrojax.parallel import cost
-from astrojax.parallel.ahead import compile_ahead
 from astrojax.parallel.memory import device_memory, local_bytes, step_bytes
-from astrojax.parallel.mesh import backend, make_mesh
+from astrojax.parallel.mesh import make_mesh
 from astrojax.parallel.topology import ACCELERATORS, Accelerator, devices_of
 from astrojax.tasks import make_task
 from astrojax.train.layers import num_layers
 from astrojax.train.loop import check_batch
 from astrojax.train.optimizers import FusedAdafactor
-from astrojax.train.program import COMPILER_OPTIONS, make_program
+from astrojax.train.program import make_program
 from astrojax.train.step import num_micro_batches
 from astrojax.train.task import RunConfig, Task
 
@@ -118,7 +117,7 @@ def make_plan(config: RunConfig, name: str, count: int) -> Plan:
         model = cost.traced_products(task.loss, state.params, batch, jax.eval_shape(lambda: jax.random.key(0)))
         activations = _layer_inputs(task, state, batch, micro_batches)
         try:
-            compiled = compile_ahead(traced, **COMPILER_OPTIONS[backend()])
+            compiled = program.compile(traced, attached=False)
         except jax.errors.JaxRuntimeError as error:
             arguments = sum(local_bytes(leaf) for leaf in jax.tree.leaves((state, batch)))
             memory, peak, sent, largest = None, _peak_of_refusal(error, arguments), None, []

@@ -38,13 +38,13 @@ def main() -> None:
 
     device = jax.devices()[0]
     dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
-    rows = []
+    rows, found = [], sides()
     with jax.set_mesh(make_mesh(MeshConfig(), [device])):
         for head_dim in flags.head_dims:
             for length in flags.lengths:
                 arrays = draw(max(flags.batch_tokens // length, 1), length, head_dim, dtype)
                 for backward in (False, True):
-                    rows += compare(arrays, backward, flags.rounds, flags.calls)
+                    rows += compare(found, arrays, backward, flags.rounds, flags.calls)
     versions = {"jax": jax.__version__}
     device = None if device.platform == "cpu" else device.device_kind
     print("written to", save_result(flags.name, {"dtype": jnp.dtype(dtype).name, "rows": rows}, versions, device))
@@ -90,7 +90,7 @@ def draw(batch: int, length: int, head_dim: int, dtype):
     return [jax.random.normal(key, (batch, length, n, head_dim), dtype) for key, n in zip(keys, heads, strict=True)]
 
 
-def compare(arrays, backward: bool, rounds: int, calls: int) -> list[dict]:
+def compare(found: dict, arrays, backward: bool, rounds: int, calls: int) -> list[dict]:
     """Times every side on the same arrays. A side that refuses or runs out of memory is reported so."""
     import jax
 
@@ -98,7 +98,7 @@ def compare(arrays, backward: bool, rounds: int, calls: int) -> list[dict]:
     label = "forward+backward" if backward else "forward"
     flops = 2 * batch * heads * head_dim * length**2 * (3.5 if backward else 1)
     compiled, failures, results = {}, {}, {}
-    for name, side in sides().items():
+    for name, side in found.items():
         try:
             compiled[name] = jax.jit(program(side, backward)).lower(*arrays).compile()
             results[name] = jax.block_until_ready(compiled[name](*arrays))

@@ -17,12 +17,13 @@ import argparse
 import ctypes
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 
-# glibc asks for huge pages, as under `launch.py`, and keeps what is freed.
-_MALLOC = {"hugetlb": 1, "mmap_max": 0, "trim_threshold": 2**36, "top_pad": 2**26}
+from astrojax.parallel.host import restart_with_huge_pages
+
+# glibc keeps what is freed.
+_KEEP_MEMORY = {"mmap_max": 0, "trim_threshold": 2**36, "top_pad": 2**26}
 
 NAMES = (
     *("air_temperature", "specific_humidity", "eastward_wind", "northward_wind"),
@@ -114,13 +115,6 @@ def main() -> None:
     print(
         f"{faster:.2f} times as fast as the faster steps; written to", save_result("augment", figures, versions, name)
     )
-
-
-def restart_with_own_memory() -> None:
-    """Runs this command again with ``_MALLOC``, unless the environment already says how."""
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = ":".join(f"glibc.malloc.{name}={value}" for name, value in _MALLOC.items())
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def draws_of(policy, shape, seed):
@@ -302,5 +296,5 @@ def _constants(variables):
 
 
 if __name__ == "__main__":
-    restart_with_own_memory()
+    restart_with_huge_pages(**_KEEP_MEMORY)
     main()

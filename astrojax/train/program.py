@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from astrojax.errors import RequestError
+from astrojax.parallel.ahead import compile_ahead
 from astrojax.parallel.mesh import backend
 from astrojax.parallel.sharding import abstract_results
 from astrojax.train.fused_step import make_fused_step
@@ -48,9 +49,10 @@ class Program(NamedTuple):
         """The step for arrays like these, which may be abstract."""
         return jax.jit(self.step, donate_argnums=0).trace(state, batch)
 
-    def compile(self, traced: jax.stages.Traced) -> jax.stages.Compiled:
-        """The step for the devices of the current mesh."""
-        return traced.lower().compile(compiler_options=COMPILER_OPTIONS[backend()])
+    def compile(self, traced: jax.stages.Traced, *, attached: bool = True) -> jax.stages.Compiled:
+        """The step for the devices of the current mesh, which need not be ``attached``."""
+        options = COMPILER_OPTIONS[backend()]
+        return traced.lower().compile(compiler_options=options) if attached else compile_ahead(traced, **options)
 
 
 def make_program(task: Task) -> Program:

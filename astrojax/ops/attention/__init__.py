@@ -68,7 +68,7 @@ def attention(
         implementation: ``"reference"`` holds the scores of all pairs, ``"chunked"`` those of a block of queries at a
             time; ``"triton"`` is a kernel for NVIDIA GPUs from Ampere on, ``"splash"`` JAX's kernel for TPUs.
             ``"auto"`` takes the fastest that can, for the platform the program is traced for, and logs which.
-        interpret: run the Triton kernel on a CPU, operation by operation, for tests.
+        interpret: run a kernel on a CPU, operation by operation, for tests.
 
     Raises:
         ValueError: names the argument that does not fit the others, or that the implementation cannot take, and why.

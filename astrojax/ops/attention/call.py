@@ -29,3 +29,9 @@ class Call(NamedTuple):
     mask: Array | None
     scale: float
     interpret: bool
+
+    @property
+    def never_empty(self) -> bool:
+        """Whether every query is known to read a key: itself."""
+        own_place = self.layout.positions is None and self.query.shape[1] <= self.key.shape[1]
+        return self.mask is None and own_place and self.layout.query_segments is self.layout.key_segments

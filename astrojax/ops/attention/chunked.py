@@ -39,11 +39,10 @@ def attention(call: Call) -> Float[Array, "b t n h"]:
             pairs_bxs,
             mask_bnxs if by_rows else mask,
             scale,
-            never_empty=never_empty,
+            never_empty=call.never_empty,
         )
 
     positions = default_positions(t, s)[None] if layout.positions is None else layout.positions
-    never_empty = reference.never_empty(call)
     by_rows = mask is not None and mask.shape[2] > 1
     xs = (
         _split(query, 1),

@@ -19,15 +19,8 @@ def attention(call: Call) -> Float[Array, "b t n h"]:
     t, s = call.query.shape[1], call.key.shape[1]
     pairs_bts = visible_pairs(call.reach, call.layout, t, s)
     return masked_attention(
-        call.query, call.key, call.value, pairs_bts, call.mask, call.scale, never_empty=never_empty(call)
+        call.query, call.key, call.value, pairs_bts, call.mask, call.scale, never_empty=call.never_empty
     )
-
-
-def never_empty(call: Call) -> bool:
-    """Whether every query is known to read a key: itself."""
-    layout = call.layout
-    own_place = layout.positions is None and call.query.shape[1] <= call.key.shape[1]
-    return call.mask is None and own_place and layout.query_segments is layout.key_segments
 
 
 def masked_attention(

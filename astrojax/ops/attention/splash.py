@@ -8,7 +8,6 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from jaxtyping import Array, Float
 
 from astrojax.ops.attention.call import Call
-from astrojax.ops.attention.reference import never_empty
 from astrojax.ops.attention.shards import on_shards, split_refusal
 from astrojax.ops.attention.visibility import Layout, Reach
 from astrojax.parallel.mesh import backend
@@ -27,7 +26,7 @@ def refusal(call: Call) -> str | None:
         return "it takes no positions"
     if call.reach.prefix:
         return "it knows no prefix"
-    if not never_empty(call):
+    if not call.never_empty:
         return "it leaves queries that may read no key undefined"
     if call.query.dtype == jnp.float16:
         return "TPUs have no float16"

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
@@ -23,7 +22,7 @@ from jaxtyping import Array, Float
 from astrojax.ops.attention.call import Call
 from astrojax.ops.attention.shards import on_shards, split_refusal
 from astrojax.ops.attention.tiles import Tile, Tiles, tiles_for
-from astrojax.ops.attention.visibility import Layout, Reach, visible
+from astrojax.ops.attention.visibility import Layout, Reach, count_visible, visible
 from astrojax.ops.attention.visits import END, FULL_END, FULL_START, PREFIX_END, START, key_visits, query_visits
 from astrojax.ops.gpu import AMPERE, below_ampere, compute_capability
 
@@ -47,8 +46,7 @@ def refusal(call: Call) -> str | None:
 def attention(call: Call) -> Float[Array, "b t n h"]:
     """See :func:`astrojax.ops.attention.attention`."""
     capability = AMPERE if call.interpret else compute_capability()
-    width = sum(width for _, width in head_parts(call.query.shape[3]))
-    tiles = tiles_for(capability, width, call.query.dtype.itemsize)
+    tiles = tiles_for(capability, _padded(call.query.shape[3]), call.query.dtype.itemsize)
     build = _Build(call.reach, call.scale, tiles, call.interpret)
     return _attention(build, call.query, call.key, call.value, call.layout)
 
@@ -64,6 +62,10 @@ def head_parts(head_dim: int) -> tuple[tuple[int, int], ...]:
     return ((0, whole),) if half < 16 or half + rest >= whole else ((0, half), (half, rest))
 
 
+def _padded(head_dim: int) -> int:
+    return sum(width for _, width in head_parts(head_dim))
+
+
 class _Build(NamedTuple):
     """What the kernels are built for, besides the shapes of their arguments."""
 
@@ -71,6 +73,11 @@ class _Build(NamedTuple):
     scale: float
     tiles: Tiles
     interpret: bool
+
+    @property
+    def scale_to_base_2(self) -> float:
+        """The factor on scores whose exponential is taken to base 2."""
+        return self.scale * math.log2(math.e)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -231,7 +238,7 @@ class _KernelCall:
 
     def __init__(self, build: _Build, dims: _Dims, tile: Tile, *, by_key: bool = False):
         self._build, self._dims, self._tile, self._by_key = build, dims, tile, by_key
-        self._width = sum(width for _, width in head_parts(dims.h))
+        self._width = _padded(dims.h)
 
     def inputs(self, query, key, value, layout: Layout, out_grad=None, logsum=None, delta=None) -> _Inputs:
         visits = (query_visits if self._by_key else key_visits)(
@@ -282,7 +289,7 @@ class _KernelCall:
         for each pair of tiles, for those who count."""
         dims, tile = self._dims, self._tile
         side, heads = (dims.keys(tile), dims.k) if self._by_key else (dims.queries(tile), dims.n)
-        pairs = visible_pairs_within(self._build.reach, dims.t, dims.s)
+        pairs = count_visible(self._build.reach, dims.t, dims.s)
         blocks = jax.tree.leaves((inputs, results), is_leaf=_is_block)
 
         def arrays(blocks):
@@ -318,21 +325,6 @@ def _nth_query_tile(i, tiles: int):
     return tiles - 1 - i
 
 
-def visible_pairs_within(reach: Reach, t: int, s: int) -> int:
-    """How many pairs of queries and keys are within reach, by default positions."""
-    places = np.arange(s - t, s)
-    first, last = np.zeros_like(places), np.full_like(places, s - 1)
-    if reach.causal:
-        last = np.minimum(last, places)
-    if reach.window is not None:
-        first = np.maximum(first, places - reach.window + 1)
-        last = np.minimum(last, places + reach.window - 1)
-    pairs = np.maximum(last + 1 - first, 0) + np.minimum(first, min(reach.prefix, s))
-    if not reach.causal:
-        pairs += np.maximum(min(reach.prefix, s) - np.maximum(last + 1, first), 0)
-    return int(np.sum(pairs))
-
-
 def _forward_kernel(inputs: _Inputs, out_ref, logsum_ref, *, build: _Build, dims: _Dims, tile: Tile):
     queries, keys = dims.queries(tile), dims.keys(tile)
     i = _nth_query_tile(pl.program_id(0), queries.blocks)
@@ -341,7 +333,7 @@ def _forward_kernel(inputs: _Inputs, out_ref, logsum_ref, *, build: _Build, dims
 
     def visit(masked, j, carry):
         out, top, total = carry
-        scores = _product(query, _transposed(keys.load(inputs.key, j)), build) * (build.scale * math.log2(math.e))
+        scores = _product(query, _transposed(keys.load(inputs.key, j)), build) * build.scale_to_base_2
         if masked:
             scores = _masked(scores, -jnp.inf, build, rows, _Columns(keys, j, inputs.layout))
         new_top = jnp.maximum(top, jnp.max(scores, axis=1))
@@ -370,7 +362,7 @@ def _backward_queries_kernel(inputs: _Inputs, query_grad_ref, *, build: _Build, 
 
     def visit(masked, j, query_grad):
         key = keys.load(inputs.key, j)
-        scores = _product(query, _transposed(key), build) * (build.scale * math.log2(math.e))
+        scores = _product(query, _transposed(key), build) * build.scale_to_base_2
         weights = jnp.exp2(scores - logsum[:, None])
         if masked:
             weights = _masked(weights, 0.0, build, rows, _Columns(keys, j, inputs.layout))
@@ -392,7 +384,7 @@ def _backward_keys_kernel(inputs: _Inputs, key_grad_ref, value_grad_ref, *, buil
         key_grad, value_grad = carry
         query, out_grad = queries.load(inputs.query, i, head), queries.load(inputs.out_grad, i, head)
         # Transposed, [keys, queries], so that only operands in memory are ever turned.
-        scores = _product(key, _transposed(query), build) * (build.scale * math.log2(math.e))
+        scores = _product(key, _transposed(query), build) * build.scale_to_base_2
         weights = jnp.exp2(scores - queries.load_vector(inputs.logsum, i, jnp.inf, head)[None, :])
         if masked:
             rows = _Rows(dims, queries, i, inputs.layout)

@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 
@@ -75,3 +76,19 @@ def visible_pairs(reach: Reach, layout: Layout, num_queries: int, num_keys: int)
         layout.query_segments[:, :, None] if segments else None,
         layout.key_segments[:, None, :] if segments else None,
     )
+
+
+def count_visible(reach: Reach, num_queries: int, num_keys: int) -> int:
+    """How many pairs :func:`visible_pairs` allows by default positions, without making them."""
+    places = np.arange(num_keys - num_queries, num_keys)
+    first, last = np.zeros_like(places), np.full_like(places, num_keys - 1)
+    if reach.causal:
+        last = np.minimum(last, places)
+    if reach.window is not None:
+        first = np.maximum(first, places - reach.window + 1)
+        last = np.minimum(last, places + reach.window - 1)
+    prefix = min(reach.prefix, num_keys)
+    pairs = np.maximum(last + 1 - first, 0) + np.minimum(first, prefix)
+    if not reach.causal:
+        pairs += np.maximum(prefix - np.maximum(last + 1, first), 0)
+    return int(np.sum(pairs))

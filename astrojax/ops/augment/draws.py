@@ -56,7 +56,7 @@ class Draws(NamedTuple):
 
 
 def draw(
-    key: Key[Array, ""],
+    key: Key[Array, ""] | Key[Array, "b"],
     policy: Policy,
     *,
     rotating: Bool[Array, "b"],
@@ -66,7 +66,7 @@ def draw(
     """Draws what happens to each sample; sample ``i`` gets the same whatever the batch size and the mesh.
 
     Args:
-        key: one for each step.
+        key: one for each step, or one for each sample.
         policy: how often each thing happens.
         rotating: whether the planet rotates with respect to its star. A tidally locked planet is never rolled: its
             substellar point is where the insolation says.
@@ -90,7 +90,7 @@ def draw(
         )
 
     rotating, seasons = jnp.asarray(rotating, bool), jnp.asarray(seasons, bool)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rotating.shape[0]))
+    keys = key if key.ndim else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rotating.shape[0]))
     chances, strength, turn, words = jax.vmap(one)(keys)
     noise, smooth, roll, mirrored = (
         chances[:, i] < p for i, p in enumerate((policy.noise, policy.smooth, policy.roll, policy.mirror))

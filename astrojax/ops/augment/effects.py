@@ -46,14 +46,17 @@ class Change(NamedTuple):
     least: Array
     most: Array
 
+    @property
+    def noisy(self):
+        return self.absolute + self.relative > 0
+
     def smoothed(self, x, mean):
         # A missing value (NaN) at one geological time is none at the others, unless they are mixed.
         return self.sign * jnp.where(self.smoothing > 0, x + self.smoothing * (mean - x), x)
 
     def disturbed(self, x, variate):
         # Nothing is added to an infinite value where there is no noise: not zero times infinity.
-        noisy = self.absolute + self.relative > 0
-        y = jnp.where(noisy, x + variate * (self.absolute + self.relative * x), x)
+        y = jnp.where(self.noisy, x + variate * (self.absolute + self.relative * x), x)
         y = jnp.where(y < self.least, self.least, y)
         return jnp.where(y > self.most, self.most, y)
 

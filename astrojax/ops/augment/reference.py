@@ -65,7 +65,7 @@ def augment(
         def skip():
             return jnp.zeros(numbers.shape, jnp.float32), jnp.zeros(numbers.shape, jnp.uint32)
 
-        radius, word = lax.cond(change.absolute + change.relative > 0, draw, skip)
+        radius, word = lax.cond(change.noisy, draw, skip)
         # The second half of the latitudes shares the words of the first, from the pole inwards.
         radius_up, word_up = (z[..., : num_lat - lower, :][..., ::-1, :] for z in (radius, word))
         south, north = x[..., :lower, :], x[..., lower:, :]
