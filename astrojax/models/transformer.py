@@ -16,17 +16,22 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from astrojax.config import Config, Positive, PositiveFloat
+from astrojax.models.layers import (
+    IN_SPLIT,
+    OUT_SPLIT,
+    REMAT_POLICIES,
+    SwiGLU,
+    constant,
+    linear,
+    normal,
+    residual_std,
+    rms_norm,
+    rotate,
+)
 from astrojax.ops import attention as attention_ops
 from astrojax.ops.embedding import embed
 from astrojax.parallel.sharding import gathered
 from astrojax.precision import Precision
-
-# What each layer keeps for the backward pass; everything else is computed again. The policy covers every layer.
-REMAT_POLICIES = {
-    "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class TransformerConfig(Config):
@@ -65,15 +70,10 @@ class TransformerConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerSharding:
-    """Where each array lives. Weights are split on their major dimensions: with the last one split, XLA keeps a
-    transposed copy of the whole stack."""
+    """Where each array lives; the projections' weights are those of :mod:`astrojax.models.layers`."""
 
     embed_vd: P = P(("fsdp", "tensor"), None)
     head_dv: P = P("fsdp", "tensor")
-    qkv_do: P = P("fsdp", "tensor")
-    o_od: P = P(("tensor", "fsdp"), None)
-    up_df: P = P("fsdp", "tensor")
-    down_fd: P = P(("tensor", "fsdp"), None)
     act_btd: P = P(("data", "fsdp"), None, None)
     act_bto: P = P(("data", "fsdp"), None, "tensor")
     act_btnh: P = P(("data", "fsdp"), None, "tensor", None)
@@ -102,45 +102,11 @@ def check_mesh(config: TransformerConfig, mesh_shape: dict[str, int]) -> None:
             raise ValueError(f"model.{field}={size} does not split over mesh {axes}={parts}")
 
 
-def rms_norm(x: Float[Array, "... d"], scale: Float[Array, "d"], eps: float) -> Float[Array, "... d"]:
-    """``x / sqrt(mean(x^2) + eps) * scale``, the mean in float32 (Zhang and Sennrich 2019, eq. 4)."""
-    x32 = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
-    return (x32 * inverse * scale.astype(jnp.float32)).astype(x.dtype)
-
-
 def rotary_angles(positions: Int[Array, "b t"], head_dim: int, theta: float) -> tuple[Array, Array]:
-    """Cosine and sine ``[b, t, head_dim / 2]`` of position times frequency (Su et al. 2021, eq. 15), in float32."""
+    """Cosine and sine ``[b, t, 1, head_dim / 2]`` of position times frequency (Su et al. 2021, eq. 15), in float32."""
     frequencies_h = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles_bth = positions[..., None].astype(jnp.float32) * frequencies_h
-    return jnp.cos(angles_bth), jnp.sin(angles_bth)
-
-
-def rotate(x: Float[Array, "b t n h"], angles: tuple[Array, Array]) -> Float[Array, "b t n h"]:
-    """Turns the pairs ``(x[i], x[i + h / 2])`` by their angle: Llama's rotate-half convention."""
-    cos_bt1h, sin_bt1h = (a[:, :, None, :] for a in angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = (first * cos_bt1h - second * sin_bt1h, second * cos_bt1h + first * sin_bt1h)
-    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
-
-
-def linear(x: Float[Array, "b t i"], weight: nnx.Param, precision: Precision) -> Float[Array, "b t o"]:
-    """``x @ weight`` in compute dtype; ``weight`` is ``[i, o]``. Sums that cross devices are in the accumulate dtype.
-
-    The product runs on ``[b * t, i]``: with three axes XLA's CPU backend transposes copies for the weight's gradient,
-    which makes the pair of passes 1.6 times slower.
-    """
-    b, t, i = x.shape
-    rows, _, split = jax.typeof(x).sharding.spec
-    kernel = gathered(weight[...].astype(precision.compute_dtype))
-    x_ri = jnp.reshape(x, (b * t, i), out_sharding=P(rows, split))
-    columns = jax.typeof(kernel).sharding.spec.partitions[1]
-    # Within a device hardware sums in float32 and rounds once, whatever it returns.
-    crosses = split is not None and jax.sharding.get_abstract_mesh().shape[split] > 1
-    summed_in = precision.accumulate_dtype if crosses else precision.compute_dtype
-    y_ro = jnp.einsum("ri,io->ro", x_ri, kernel, preferred_element_type=summed_in, out_sharding=P(rows, columns))
-    y_ro = y_ro.astype(precision.compute_dtype)
-    return jnp.reshape(y_ro, (b, t, y_ro.shape[1]), out_sharding=P(rows, None, columns))
+    angles_bt1h = positions[..., None, None].astype(jnp.float32) * frequencies_h
+    return jnp.cos(angles_bt1h), jnp.sin(angles_bt1h)
 
 
 class Attention(nnx.Module):
@@ -148,13 +114,12 @@ class Attention(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         d, n, k, h = config.d_model, config.num_heads, config.num_kv_heads, config.head_dim
-        # The product of two projections feeds the residual stream once per sub-layer: GPT-2's depth scaling.
-        out_std = d**-0.5 / (2 * config.num_layers) ** 0.5
+        out_std = residual_std(d, config.num_layers)
         self.config = config
-        self.q_do = _normal(rngs, (d, n * h), d**-0.5, config, SHARDING.qkv_do)
-        self.k_do = _normal(rngs, (d, k * h), d**-0.5, config, SHARDING.qkv_do)
-        self.v_do = _normal(rngs, (d, k * h), d**-0.5, config, SHARDING.qkv_do)
-        self.o_od = _normal(rngs, (n * h, d), out_std, config, SHARDING.o_od)
+        self.q_do = normal(rngs, (d, n * h), d**-0.5, config.precision, IN_SPLIT)
+        self.k_do = normal(rngs, (d, k * h), d**-0.5, config.precision, IN_SPLIT)
+        self.v_do = normal(rngs, (d, k * h), d**-0.5, config.precision, IN_SPLIT)
+        self.o_od = normal(rngs, (n * h, d), out_std, config.precision, OUT_SPLIT)
 
     def __call__(self, x_btd, angles, segment_ids):
         p, h = self.config.precision, self.config.head_dim
@@ -179,39 +144,15 @@ class Attention(nnx.Module):
         return linear(out_bto, self.o_od, p)
 
 
-@jax.checkpoint
-def _gate(gate_btf, up_btf):
-    # Checkpointed: the backward pass keeps these two and not the sigmoid and the product as well.
-    gate32, up32 = gate_btf.astype(jnp.float32), up_btf.astype(jnp.float32)
-    return (jax.nn.silu(gate32) * up32).astype(gate_btf.dtype)
-
-
-class SwiGLU(nnx.Module):
-    """Gated feed-forward layer ``(silu(x gate) * (x up)) down`` (Shazeer 2020)."""
-
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-        d, f = config.d_model, config.d_ff
-        self.config = config
-        self.gate_df = _normal(rngs, (d, f), d**-0.5, config, SHARDING.up_df)
-        self.up_df = _normal(rngs, (d, f), d**-0.5, config, SHARDING.up_df)
-        self.down_fd = _normal(rngs, (f, d), f**-0.5 / (2 * config.num_layers) ** 0.5, config, SHARDING.down_fd)
-
-    def __call__(self, x_btd):
-        p = self.config.precision
-        gate_btf = linear(x_btd, self.gate_df, p)
-        up_btf = linear(x_btd, self.up_df, p)
-        return linear(_gate(gate_btf, up_btf), self.down_fd, p)
-
-
 class Block(nnx.Module):
     """One pre-norm layer."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.attention_norm_d = _ones(config)
+        self.attention_norm_d = constant(1.0, (config.d_model,), config.precision)
         self.attention = Attention(config, rngs=rngs)
-        self.mlp_norm_d = _ones(config)
-        self.mlp = SwiGLU(config, rngs=rngs)
+        self.mlp_norm_d = constant(1.0, (config.d_model,), config.precision)
+        self.mlp = SwiGLU(config.d_model, config.d_ff, config.num_layers, config.precision, rngs=rngs)
 
     def __call__(self, x_btd, segment_ids, positions):
         eps = self.config.norm_eps
@@ -227,11 +168,13 @@ class Transformer(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         v, d = config.vocab_size, config.d_model
         self.config = config
-        self.embed_vd = _normal(rngs, (v, d), d**-0.5 if config.tie_embeddings else 1.0, config, SHARDING.embed_vd)
+        self.embed_vd = normal(
+            rngs, (v, d), d**-0.5 if config.tie_embeddings else 1.0, config.precision, SHARDING.embed_vd
+        )
         self.blocks = jax.vmap(lambda r: Block(config, rngs=r))(rngs.split(config.num_layers))
-        self.final_norm_d = _ones(config)
+        self.final_norm_d = constant(1.0, (config.d_model,), config.precision)
         if not config.tie_embeddings:
-            self.head_dv = _normal(rngs, (d, v), d**-0.5, config, SHARDING.head_dv)
+            self.head_dv = normal(rngs, (d, v), d**-0.5, config.precision, SHARDING.head_dv)
 
     def embed(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
         """What the first layer reads."""
@@ -273,13 +216,3 @@ class Transformer(nnx.Module):
         """Logits in float32. Training and scoring go through :mod:`astrojax.ops.cross_entropy` instead."""
         x_btd = self.normalised(self.hidden(tokens, segment_ids, positions))
         return jnp.einsum("btd,dv->btv", x_btd, self.head(), preferred_element_type=jnp.float32)
-
-
-def _normal(rngs: nnx.Rngs, shape, std: float, config: TransformerConfig, spec: P) -> nnx.Param:
-    # Drawn in float32 and rounded, so that every params dtype starts from the same weights.
-    value = jax.nn.initializers.normal(std)(rngs.params(), shape, jnp.float32, out_sharding=spec)
-    return nnx.Param(value.astype(config.precision.params_dtype))
-
-
-def _ones(config: TransformerConfig) -> nnx.Param:
-    return nnx.Param(jnp.ones((config.d_model,), config.precision.params_dtype, out_sharding=P(None)))

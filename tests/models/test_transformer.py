@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from astrojax.config import load_config
-from astrojax.models.transformer import Transformer, TransformerConfig, rms_norm, rotary_angles, rotate
+from astrojax.models.layers import rms_norm, rotate
+from astrojax.models.transformer import Transformer, TransformerConfig, rotary_angles
 from astrojax.parallel.mesh import UNIT_MESH, MeshConfig, make_mesh
 from astrojax.parallel.sharding import num_elements
 from astrojax.precision import Precision
