@@ -249,7 +249,15 @@ def _bytes_in(tree, memory: str) -> int:
 
 def _hlo_type(leaf) -> str:
     """How the compiled program writes the type of one device's part of an argument."""
-    name = {"bfloat16": "bf16", "float32": "f32", "int32": "s32", "int8": "s8", "uint8": "u8"}[leaf.dtype.name]
+    name = {
+        "bfloat16": "bf16",
+        "float32": "f32",
+        "int32": "s32",
+        "int8": "s8",
+        "uint8": "u8",
+        "uint32": "u32",
+        "bool": "pred",
+    }[leaf.dtype.name]
     return f"{name}[{','.join(str(n) for n in leaf.sharding.shard_shape(leaf.shape))}]"
 
 

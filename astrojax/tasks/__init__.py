@@ -8,7 +8,10 @@ from astrojax import config as configs
 from astrojax.errors import RequestError
 from astrojax.train.task import RunConfig, Task
 
-_TASKS = {"language": ("astrojax.tasks.language", "LanguageTask", "LanguageConfig")}
+_TASKS = {
+    "language": ("astrojax.tasks.language", "LanguageTask", "LanguageConfig"),
+    "climate": ("astrojax.tasks.climate", "ClimateTask", "ClimateConfig"),
+}
 
 
 def make_task(config: RunConfig) -> Task:

@@ -1,0 +1,185 @@
+"""What a climate model is told of a planet: maps of its boundary, and its parameters.
+
+Boundary maps are the local causes of climate: starlight, the rotation that a place feels, land and mountains. They are
+known before any climate is, on any grid, and are what lets a network treat a new planet as places it has seen.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from astrojax.data.cubes.store import CubeStore
+from astrojax.errors import RequestError
+from astrojax.physics.constants import STEFAN_BOLTZMANN
+from astrojax.physics.grid import area_mean
+from astrojax.physics.insolation import Orbit, insolation
+
+MAPS = (
+    # K. What would radiate as much: this month here, all year here, all year everywhere.
+    "emission_temperature",
+    "annual_emission_temperature",
+    "global_emission_temperature",
+    "insolation",  # W m-2
+    "annual_insolation",
+    "coriolis_parameter",  # radians per day
+    "absolute_coriolis_parameter",
+    "absolute_sine_of_latitude",
+    "land_area_fraction",
+    "surface_altitude",  # m
+)
+
+# Parameters that span decades, so that ratios matter and not differences.
+_LOGARITHMIC = ("rotation_period", "orbital_period", "pN2", "pCO2")
+# A planet has seasons where a latitude's months differ by more than this part of its strongest light.
+_SEASONS_FROM = 1e-2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Boundary:
+    """Inputs of every planet of a store, in its order.
+
+    Attributes:
+        maps: ``[planet, map, climate_time, geological_time, 1, lat, lon]`` float32, those of ``MAPS``.
+        insolation: the same without the map axis, W m-2.
+        parameters: ``[planet, geological_time, parameter]`` float32, logarithms of those that span decades.
+        parameter_names: what its last axis is.
+        ages: ``[planet, geological_time]`` float32, Ga before the planet's present.
+        pressure: the same, nominal pressure at the surface in Pa.
+        rotating: ``[planet]`` bool, whether the star moves over its sky.
+        seasons: ``[planet]`` bool.
+        present: ``[planet, geological_time]`` bool. What is not there is zero everywhere else.
+    """
+
+    maps: np.ndarray
+    insolation: np.ndarray
+    parameters: np.ndarray
+    parameter_names: tuple[str, ...]
+    ages: np.ndarray
+    pressure: np.ndarray
+    rotating: np.ndarray
+    seasons: np.ndarray
+    present: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Standard:
+    """Mean and standard deviation over training planets, of maps (area-weighted) and parameters."""
+
+    map_mean: np.ndarray
+    map_std: np.ndarray
+    parameter_mean: np.ndarray
+    parameter_std: np.ndarray
+
+    @classmethod
+    def of(cls, boundary: Boundary, planets: list[int], grid) -> "Standard":
+        """The statistics of the epochs that ``planets`` have."""
+        present = boundary.present[planets]
+        maps_nmtyx = np.moveaxis(boundary.maps[planets][:, :, :, :, 0], 3, 1)[present].astype(np.float64)
+        map_mean = area_mean(maps_nmtyx.mean((0, 2)), grid)
+        map_var = area_mean(((maps_nmtyx - map_mean[:, None, None, None]) ** 2).mean((0, 2)), grid)
+        parameters = boundary.parameters[planets][present].astype(np.float64)
+        return cls(map_mean, _spread(map_var**0.5), parameters.mean(0), _spread(parameters.std(0)))
+
+    def maps(self, maps):
+        """Standardised ``[b, map, ...]``."""
+        shape = (-1, *[1] * (maps.ndim - 2))
+        return (maps - self.map_mean.reshape(shape).astype(np.float32)) / self.map_std.reshape(shape).astype(np.float32)
+
+    def parameters(self, parameters):
+        """Standardised ``[..., parameter]``."""
+        return (parameters - self.parameter_mean.astype(np.float32)) / self.parameter_std.astype(np.float32)
+
+
+def _spread(std: np.ndarray) -> np.ndarray:
+    """What to divide by: 1 for what never changes, which then is zero."""
+    return np.where(std > 1e-9, std, 1.0)
+
+
+def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundary:
+    """Computes the inputs of a store's planets.
+
+    Insolation is that of the files where they hold it (``rsdt``): a general circulation model's own, in which five days
+    are not a whole number of turns, so that its longitudes differ. Else it is computed from star and orbit, and the
+    year begins at the northern spring equinox.
+
+    Args:
+        store: the cubes.
+        parameter_names: which parameters a model reads; ``"land_area_fraction"`` is the area mean of that map.
+
+    Raises:
+        RequestError: the store lacks a parameter.
+    """
+    parameters = {name: store.parameters[..., i] for i, name in enumerate(store.parameter_names)}
+    shape = (len(store), len(store.climate_time_edges) - 1, len(store.epochs), len(store.grid.lat), len(store.grid.lon))
+    present_ptgyx = store.present[:, None, :, None, None]
+
+    def field(name: str) -> np.ndarray:
+        if not any(name in names for names in store.variables.values()):
+            return np.zeros(shape)
+        return np.broadcast_to(np.nan_to_num(store.read_variable(name)[:, :, :, 0]).astype(np.float64), shape)
+
+    light = field("rsdt") if "rsdt" in store.variables["surface"] else _computed_insolation(store, parameters, shape)
+    annual = np.broadcast_to(light.mean(1, keepdims=True), shape)
+    everywhere = np.broadcast_to(area_mean(annual, store.grid)[..., None, None], shape)
+    sine = np.sin(np.deg2rad(store.grid.lat))[:, None]
+    turn = 2 * np.pi / parameters["rotation_period"]
+    coriolis = np.broadcast_to(2 * turn[:, None, :, None, None] * sine, shape)
+    land = field("sftlf")
+    maps = {
+        "emission_temperature": (light / STEFAN_BOLTZMANN) ** 0.25,
+        "annual_emission_temperature": (annual / STEFAN_BOLTZMANN) ** 0.25,
+        "global_emission_temperature": (everywhere / STEFAN_BOLTZMANN) ** 0.25,
+        "insolation": light,
+        "annual_insolation": annual,
+        "coriolis_parameter": coriolis,
+        "absolute_coriolis_parameter": np.abs(coriolis),
+        "absolute_sine_of_latitude": np.broadcast_to(np.abs(sine), shape),
+        "land_area_fraction": land,
+        "surface_altitude": field("orog"),
+    }
+    parameters["land_area_fraction"] = area_mean(land.mean(1), store.grid)
+    for name in parameter_names:
+        if name not in parameters:
+            raise RequestError(f"{store.path}: no parameter {name}; there are {', '.join(parameters)}")
+    chosen = [_comparable(name, parameters[name]) for name in parameter_names]
+    locked = np.nanmax(parameters["tidally_locked"], axis=1) > 0.5
+    zonal = light.mean(-1)
+    seasons = ~locked & (np.ptp(zonal, axis=1).max((1, 2)) > _SEASONS_FROM * zonal.max((1, 2, 3)))
+    return Boundary(
+        maps=np.stack([np.where(present_ptgyx, maps[name], 0) for name in MAPS], 1)[..., None, :, :].astype(np.float32),
+        insolation=light[:, :, :, None].astype(np.float32),
+        parameters=_known(np.stack(chosen, axis=-1), store.present[..., None]),
+        parameter_names=parameter_names,
+        ages=_known(parameters["epoch_age"], store.present),
+        pressure=_known(parameters["pN2"] + parameters["pCO2"], store.present),
+        rotating=~locked,
+        seasons=seasons,
+        present=store.present,
+    )
+
+
+def _computed_insolation(store: CubeStore, parameters: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    light = np.zeros(shape)
+    for planet, epoch in np.argwhere(store.present):
+        star = {name: float(values[planet, epoch]) for name, values in parameters.items()}
+        try:
+            orbit = Orbit(
+                instellation=star["instellation"],
+                obliquity=star["obliquity"],
+                eccentricity=star["eccentricity"],
+                tidally_locked=star["tidally_locked"] > 0.5,
+                substellar_longitude=star["substellar_longitude"],
+            )
+        except ValueError as error:
+            raise RequestError(f"{store.path}: {store.planets[planet]}: {error}") from error
+        light[planet, :, epoch] = insolation(store.grid, orbit, store.climate_time_edges)
+    return light
+
+
+def _comparable(name: str, values: np.ndarray) -> np.ndarray:
+    # Pa or days: less than a thousandth of them is as good as none.
+    return np.log10(np.maximum(values, 1e-3)) if name in _LOGARITHMIC else values
+
+
+def _known(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    return np.where(present, values, 0.0).astype(np.float32)

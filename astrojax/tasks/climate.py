@@ -1,0 +1,587 @@
+"""The climate task: a 5-D CNN-ViT that emulates, forecasts or completes climates, judged on planets never seen."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import grain
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive
+from astrojax.console import say
+from astrojax.data import boundary, cubes
+from astrojax.errors import RequestError
+from astrojax.evaluation import climate as evaluation
+from astrojax.models.climate_fields import Scale, physical_fields
+from astrojax.models.cube_vit import (
+    Block,
+    Channels,
+    Coordinates,
+    CubeViT,
+    CubeViTConfig,
+    Inputs,
+    Tokens,
+    check_cube,
+    check_mesh,
+)
+from astrojax.ops.augment import VARIABLES as AUGMENTED
+from astrojax.ops.augment import Policy, Variable, augment, draw
+from astrojax.parallel.mesh import UNIT_MESH
+from astrojax.parallel.sharding import BATCH, abstract_batch, put_batch
+from astrojax.physics.constraints import DryMass, EnergyBalance, WaterNonNegativity, energy_imbalance
+from astrojax.physics.grid import layer_mass, regular
+from astrojax.train.task import Batch, LayerStack, Params, RunConfig
+
+Objective = Literal["emulate", "forecast", "complete"]
+Enforcement = Literal["none", "loss", "projection"]
+
+# In a cube to be completed, this share of epochs and of variables is hidden from each sample in training.
+_HIDDEN = 0.25
+
+
+class CubeShape(Config):
+    """How many cells a cube has along each axis."""
+
+    climate_time: Positive = 12
+    geological_time: Positive = 4
+    lev: Positive = 10
+    lat: Positive = 16
+    lon: Positive = 32
+
+
+class CubeConfig(Config):
+    """Climates to learn from.
+
+    Attributes:
+        path: NetCDF files (a folder or a glob pattern), or a store that ``python -m astrojax.data.cubes`` made.
+        eval_glob: NetCDF files of other planets to evaluate on, in the same conventions.
+        grid: what files are regridded to: ``"source"``, ``"32x64"`` or ``"gaussian:32x64"``.
+        shape: of a planet's cube.
+        level_variables: what is predicted on levels.
+        surface_variables: what is predicted at the surface.
+        parameters: what the model is told of a planet, beside the boundary maps.
+        num_train_planets: learn from the first so many training planets only; all where None.
+        fold: which fifth of the planets is held out (:mod:`astrojax.data.cubes.splits`).
+        num_workers: processes that read ahead; 0 reads in threads.
+    """
+
+    path: str = "data/exoplasim"
+    eval_glob: str | None = None
+    grid: str = "source"
+    shape: CubeShape = CubeShape()
+    level_variables: tuple[str, ...] = ("ta", "hus", "ua", "va", "cl")
+    surface_variables: tuple[str, ...] = ("ts", "ps", "pr", "sic", "albs", "rst", "rlut")
+    parameters: tuple[str, ...] = (
+        "instellation",
+        "stellar_temperature",
+        "rotation_period",
+        "tidally_locked",
+        "obliquity",
+        "radius",
+        "gravity",
+        "pN2",
+        "pCO2",
+        "epoch_age",
+        "land_area_fraction",
+    )
+    num_train_planets: Positive | None = None
+    fold: Annotated[int, msgspec.Meta(ge=0, le=4)] = 2
+    num_workers: NonNegative = 0
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        return self.level_variables + self.surface_variables
+
+
+class AugmentConfig(Config):
+    """How training samples are disturbed (:mod:`astrojax.ops.augment`).
+
+    Attributes:
+        noise, smooth, smooth_bound, roll, mirror: see :class:`astrojax.ops.augment.Policy`.
+        parameters: standard deviation of noise on the standardised parameters of each epoch. A network could tell a
+            score of planets apart by any of them and learn each by heart.
+        months: how many consecutive months of a sample are seen at a time, from anywhere in its year; None: all.
+        epochs: how many of its epochs, in their order; None: all. Fewer of both make room for more planets in a batch.
+    """
+
+    noise: Fraction = 0.0
+    smooth: Fraction = 0.0
+    smooth_bound: Fraction = 0.25
+    roll: Fraction = 1.0
+    mirror: Fraction = 0.5
+    parameters: NonNegativeFloat = 0.15
+    months: Positive | None = None
+    epochs: Positive | None = None
+
+    @property
+    def policy(self) -> Policy:
+        names = [field.name for field in dataclasses.fields(Policy)]
+        return Policy(**{name: getattr(self, name) for name in names})
+
+
+class ConstraintConfig(Config):
+    """How conservation laws are enforced (:mod:`astrojax.physics.constraints`).
+
+    Attributes:
+        energy: ``"loss"``: the global mean of ``rst - rlut`` of each month is learnt as such; ``"projection"``: it is
+            zero, for ensembles in balance.
+        dry_mass: of the atmosphere, constant over the year.
+        water: not negative.
+        weight: of the losses, over that of the fields.
+    """
+
+    energy: Enforcement = "loss"
+    dry_mass: Enforcement = "projection"
+    water: Enforcement = "projection"
+    weight: NonNegativeFloat = 0.05
+
+
+class ClimateConfig(RunConfig, kw_only=True, tag="climate"):
+    """A run of the climate task.
+
+    Attributes:
+        objective: ``"emulate"``: planet parameters and boundary maps to a cube; ``"forecast"``: its first months to
+            the others; ``"complete"``: some of its epochs and variables to the others.
+        observed_months: how many months a forecast knows.
+        model: the CNN-ViT.
+        data: the cubes.
+        augmentation: of training samples.
+        constraints: what the prediction must conserve.
+        eval_batch_size: planets predicted at a time, rounded up to fill the devices.
+    """
+
+    objective: Objective = "emulate"
+    observed_months: Positive = 6
+    model: CubeViTConfig
+    data: CubeConfig = CubeConfig()
+    augmentation: AugmentConfig = AugmentConfig()
+    constraints: ConstraintConfig = ConstraintConfig()
+    eval_batch_size: Positive = 2
+
+    def __post_init__(self):
+        if self.objective == "forecast" and self.observed_months >= self.data.shape.climate_time:
+            raise ValueError(
+                f"observed_months={self.observed_months} leaves nothing of {self.data.shape.climate_time} to forecast"
+            )
+
+
+class ClimateTask:
+    """See :class:`astrojax.train.task.Task`.
+
+    Attributes:
+        store: the cubes, once opened.
+        boundary: the inputs of each of its planets, once opened.
+        train_planets: the names of those that are learnt from.
+    """
+
+    unit = "planets"
+    units_per_example = 1
+    resumable_changes = ("data.eval_glob", "data.num_workers", "eval_batch_size", "model.remat", "model.scan_unroll")
+
+    def __init__(self, config: ClimateConfig):
+        self.config = config
+        data, shape = config.data, config.data.shape
+        try:
+            check_cube(config.model, {field: getattr(shape, field) for field in shape.__struct_fields__})
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        # Until a store is opened: sizes are all that planning needs.
+        self._grid = regular(shape.lat, shape.lon)
+        self._sigma_edges = np.linspace(0, 1, shape.lev + 1)
+        self._lev = (self._sigma_edges[1:] + self._sigma_edges[:-1]) / 2
+        self._month_edges = np.linspace(0, 1, shape.climate_time + 1)
+        self._scales = {
+            name: Scale(np.zeros(shape.lev if name in data.level_variables else 1), 1.0) for name in data.variables
+        }
+        self._standard = _no_standard(len(boundary.MAPS), len(data.parameters))
+        with jax.sharding.use_abstract_mesh(UNIT_MESH):
+            self.graphdef = nnx.graphdef(jax.eval_shape(lambda: self._new_model(jax.random.key(0))))
+            block = nnx.graphdef(jax.eval_shape(lambda: Block(config.model, rngs=nnx.Rngs(params=jax.random.key(0)))))
+
+        def embed(params, batch, key):
+            batch = self._disturbed(batch)
+            tokens = self.model(params).embed(self._inputs(batch), self._coordinates(batch))
+            return tokens.x_btgsd, tokens.condition_bgc
+
+        def layer(weights, x, batch):
+            x_btgsd, condition_bgc = x
+            batch = self._disturbed(batch)
+            ages, present, coordinates = batch["ages"], batch["present"], self._coordinates(batch)
+            return nnx.merge(block, weights)(x_btgsd, condition_bgc, ages, present, coordinates), condition_bgc
+
+        def head(params, x, batch):
+            # What the stem saw is computed again: kept between the passes it would outweigh the layers' inputs.
+            batch = self._disturbed(batch)
+            model, inputs, coordinates = self.model(params), self._inputs(batch), self._coordinates(batch)
+            features = model.embed(inputs, coordinates).features_btgzyxc
+            return self._loss(model.decoder(Tokens(*x, features), inputs, coordinates), batch)
+
+        self.stack = LayerStack(
+            layers="blocks",
+            embed_params=("stem",),
+            head_params=("stem", "decoder"),
+            embed=embed,
+            layer=layer,
+            head=head,
+        )
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Where the cells of a cube are."""
+        months = (self._month_edges[1:] + self._month_edges[:-1]) / 2
+        return Coordinates(months, self._lev, self._grid.lat, self._grid.lon)
+
+    def _coordinates(self, batch: Batch) -> Coordinates:
+        """Those of a batch's cubes, which may be parts of a year: only the distance of months matters."""
+        months = batch["maps"].shape[2]
+        return self.coordinates._replace(climate_time=self.coordinates.climate_time[:months])
+
+    def prepare(self, workdir: Path) -> None:
+        data = self.config.data
+        if (Path(data.path) / "zarr.json").exists():
+            return
+        say(f"converting {data.path}")
+        cubes.convert([data.path], workdir / _STORE, cubes.Request(grid=data.grid, fold=data.fold))
+
+    def open(self, workdir: Path) -> None:
+        data = self.config.data
+        converted = workdir / _STORE
+        self.store = cubes.CubeStore.open(converted if converted.exists() else data.path)
+        self._check_store()
+        self.boundary = boundary.make_boundary(self.store, data.parameters)
+        self.train_planets = self.store.split["train"][: data.num_train_planets]
+        if not self.train_planets:
+            raise RequestError(f"{data.path}: no planet to train on")
+        self._grid, self._month_edges = self.store.grid, self.store.climate_time_edges
+        self._lev, self._sigma_edges = self.store.lev, self.store.lev_edges
+        self._standard = boundary.Standard.of(self.boundary, self.store.index(self.train_planets), self._grid)
+        statistics = self.store.statistics
+        self._scales = {
+            name: Scale(np.asarray(statistics[name]["level_mean"]), statistics[name]["std"]) for name in data.variables
+        }
+
+    def init(self, key: jax.Array) -> Params:
+        try:
+            check_mesh(self.config.model, dict(jax.sharding.get_abstract_mesh().shape))
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        return nnx.to_pure_dict(nnx.state(self._new_model(key)))
+
+    def model(self, params: Params) -> CubeViT:
+        """The CNN-ViT with ``params`` in place."""
+        return nnx.merge(self.graphdef, params)
+
+    def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del key  # Each sample brings random words of its own, so that every portion of a batch draws the same.
+        return self._undisturbed_loss(params, self._disturbed(batch))
+
+    def _undisturbed_loss(self, params: Params, batch: Batch):
+        return self._loss(self.model(params)(self._inputs(batch), self._coordinates(batch)), batch)
+
+    def abstract_batch(self, mesh: jax.sharding.Mesh) -> Batch:
+        data, s = self.config.data, self.config.data.shape
+        t, g, z, y, x = s.climate_time, s.geological_time, s.lev, s.lat, s.lon
+        fields = {
+            "levels": ((len(data.level_variables), t, g, z, y, x), np.float32),
+            "surface": ((len(data.surface_variables), t, g, 1, y, x), np.float32),
+            "maps": ((len(boundary.MAPS), t, g, 1, y, x), np.float32),
+            "insolation": ((1, t, g, 1, y, x), np.float32),
+            "parameters": ((g, len(data.parameters)), np.float32),
+            "ages": ((g,), np.float32),
+            "pressure": ((g,), np.float32),
+            "present": ((g,), np.bool_),
+            "rotating": ((), np.bool_),
+            "seasons": ((), np.bool_),
+            "words": ((2,), np.uint32),
+        }
+        return abstract_batch(fields, self.config.train.batch_size, mesh)
+
+    def training_data(self) -> grain.IterDataset:
+        batches = cubes.training_batches(
+            self.store,
+            self.train_planets,
+            batch_size=self.config.train.batch_size,
+            seed=self.config.train.seed,
+            num_workers=self.config.data.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return batches.seed(self.config.train.seed).random_map(self._with_words)
+
+    def validate(self, params: Params, mesh: jax.sharding.Mesh) -> dict[str, float]:
+        """The loss, and the error of surface temperature in K, of the validation planets."""
+        planets = self.store.split["validation"]
+        if not planets:
+            return {}
+        total = weight = 0.0
+        step = jax.jit(self._undisturbed_loss)
+        for batch in self._evaluation_batches(self.store, self.boundary, planets):
+            loss, count = step(params, put_batch(batch, mesh))
+            total, weight = total + float(loss), weight + float(count)
+        return {"validation_loss": total / weight}
+
+    def evaluate(self, params: Params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
+        return evaluation.evaluate(self, params, mesh, workdir, step)
+
+    def predict(
+        self, params: Params, mesh: jax.sharding.Mesh, store: cubes.CubeStore, planets: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Fields ``[planet, climate_time, geological_time, lev, lat, lon]`` of each variable in the store's units.
+
+        A forecast's and a completion's are NaN where the model was shown the truth.
+        """
+        inputs = self.boundary if store is self.store else boundary.make_boundary(store, self.config.data.parameters)
+
+        @jax.jit
+        def predict(params, batch, visible):
+            batch = batch | visible
+            raw = self.model(params)(self._inputs(batch), self._coordinates(batch))
+            fields = self._physical(raw, batch)
+            shown = {name: jnp.broadcast_to(v, fields[name].shape) for name, v in self._visible(batch).items()}
+            fields = {name: jnp.where(shown[name], jnp.nan, field) for name, field in fields.items()}
+            return {name: jax.sharding.reshard(field, P()) for name, field in fields.items()}
+
+        results: list[dict[str, np.ndarray]] = []
+        for batch in self._evaluation_batches(store, inputs, planets):
+            global_batch = put_batch(batch, mesh)
+            fields = None
+            for visible in self._views(batch, mesh):
+                seen = {name: np.asarray(x) for name, x in predict(params, global_batch, visible).items()}
+                fields = (
+                    seen if fields is None else {n: np.where(np.isnan(fields[n]), seen[n], fields[n]) for n in seen}
+                )
+            results.append(fields)
+        return {name: np.concatenate([r[name] for r in results])[: len(planets)] for name in results[0]}
+
+    def _new_model(self, key: jax.Array) -> CubeViT:
+        data = self.config.data
+        num_fields = len(data.variables)
+        channels = Channels(
+            maps=len(boundary.MAPS),
+            parameters=len(data.parameters),
+            observed=0 if self.config.objective == "emulate" else 2 * num_fields,
+            levels=len(data.level_variables),
+            surface=len(data.surface_variables),
+        )
+        return CubeViT(self.config.model, channels, rngs=nnx.Rngs(params=key))
+
+    def _check_store(self) -> None:
+        data, store = self.config.data, self.store
+        layout = store.layout.shape("levels")
+        wanted = tuple(getattr(data.shape, field) for field in data.shape.__struct_fields__)
+        if layout != wanted:
+            raise RequestError(f"{data.path}: cubes of {layout}, but data.shape says {wanted}")
+        for group, names in (("levels", data.level_variables), ("surface", data.surface_variables)):
+            for name in names:
+                if name not in store.variables.get(group, ()):
+                    raise RequestError(f"{data.path}: no variable {name} among its {group}")
+
+    def _batch(self, cube: dict[str, np.ndarray], store: cubes.CubeStore, inputs: boundary.Boundary) -> dict[str, Any]:
+        """What the model reads of the planets of ``cube``, a batch of the store's feed."""
+        data, planets = self.config.data, cube["planet"]
+        levels = [store.variables["levels"].index(name) for name in data.level_variables]
+        surface = [store.variables["surface"].index(name) for name in data.surface_variables]
+        return {
+            "levels": cube["levels"][:, levels],
+            "surface": cube["surface"][:, surface],
+            "maps": inputs.maps[planets],
+            "insolation": inputs.insolation[planets][:, None],
+            **{
+                name: getattr(inputs, name)[planets]
+                for name in ("parameters", "ages", "pressure", "present", "rotating", "seasons")
+            },
+        }
+
+    def _with_words(self, cube: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        batch = self._batch(cube, self.store, self.boundary)
+        words = rng.integers(0, 2**32, (len(cube["planet"]), 2), dtype=np.uint32)
+        return batch | {"words": words}
+
+    def _evaluation_batches(self, store, inputs, planets):
+        """Batches that fill the devices; the last planet is repeated where they do not come out even."""
+        shards = int(np.prod([jax.sharding.get_abstract_mesh().shape[axis] for axis in BATCH]))
+        size = -(-self.config.eval_batch_size // shards) * shards
+        padded = [*planets, *[planets[-1]] * (-len(planets) % size)]
+        for cube in cubes.evaluation_batches(store, padded, batch_size=size):
+            yield self._batch(cube, store, inputs) | {"words": np.zeros((size, 2), np.uint32)}
+
+    def _disturbed(self, batch: Batch) -> Batch:
+        """The batch as its random words say it is seen this time."""
+        keys = jax.vmap(jax.random.wrap_key_data)(batch["words"])
+        config, data = self.config.augmentation, self.config.data
+        draws = draw(
+            keys,
+            config.policy,
+            rotating=batch["rotating"],
+            seasons=batch["seasons"],
+            num_climate_time=data.shape.climate_time,
+        )
+        groups = {
+            "levels": [_augmented(name) for name in data.level_variables],
+            "surface": [_augmented(name) for name in data.surface_variables],
+            "maps": _AUGMENTED_MAPS,
+            "insolation": [AUGMENTED["toa_incoming_shortwave_flux"]],
+        }
+        moved = {name: augment(batch[name], draws, variables) for name, variables in groups.items()}
+        noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+        shape = batch["parameters"].shape[1:]
+        noise = config.parameters * jax.vmap(lambda key: jax.random.normal(key, shape))(noise_keys)
+        scaled = noise * jnp.asarray(self._standard.parameter_std, jnp.float32)
+        batch = batch | moved | {"parameters": batch["parameters"] + scaled, "hidden_keys": keys}
+        return self._cropped(batch, jax.vmap(jax.random.fold_in, (0, None))(keys, 3))
+
+    def _cropped(self, batch: Batch, keys: jax.Array) -> Batch:
+        """Some consecutive months, and some epochs in their order, of each sample."""
+        config, s = self.config.augmentation, self.config.data.shape
+        if config.months is None and config.epochs is None:
+            return batch
+        months, epochs = config.months or s.climate_time, config.epochs or s.geological_time
+
+        def crop(sample, key):
+            first_key, epochs_key = jax.random.split(key)
+            first = jax.random.randint(first_key, (), 0, s.climate_time) if months < s.climate_time else 0
+            t = (first + jnp.arange(months)) % s.climate_time
+            g = jnp.sort(jax.random.permutation(epochs_key, s.geological_time)[:epochs])
+            cubes = {name: sample[name][:, t][:, :, g] for name in _CUBES}
+            return sample | cubes | {name: sample[name][g] for name in _OF_EPOCHS}
+
+        parts = jax.vmap(crop)({name: batch[name] for name in (*_CUBES, *_OF_EPOCHS)}, keys)
+        return batch | parts
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        observed = None if self.config.objective == "emulate" else self._observed(batch)
+        return Inputs(
+            maps=self._standard.maps(batch["maps"]),
+            parameters=self._standard.parameters(batch["parameters"]),
+            ages=batch["ages"],
+            present=batch["present"],
+            observed=observed,
+        )
+
+    def _truth(self, batch: Batch) -> dict[str, jax.Array]:
+        data = self.config.data
+        groups = (("levels", data.level_variables), ("surface", data.surface_variables))
+        return {name: batch[group][:, i] for group, names in groups for i, name in enumerate(names)}
+
+    def _visible(self, batch: Batch) -> dict[str, jax.Array]:
+        """Where the model is shown the truth: bool ``[b, t, g, 1, 1, 1]`` of each variable."""
+        names = self.config.data.variables
+        b, _, num_months, num_epochs = batch["maps"].shape[:4]
+        if self.config.objective == "forecast":
+            months = jnp.arange(num_months) < self.config.observed_months
+            shown = [jnp.broadcast_to(months[None, :, None, None, None, None], (b, num_months, 1, 1, 1, 1))] * len(
+                names
+            )
+        elif self.config.objective == "emulate":
+            shown = [jnp.zeros((b, 1, 1, 1, 1, 1), bool)] * len(names)
+        else:
+            epochs_bg, variables_bv = batch.get("visible_epochs"), batch.get("visible_variables")
+            if epochs_bg is None:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(batch["hidden_keys"], 2)
+                drawn = jax.vmap(lambda key: jax.random.uniform(key, (num_epochs + len(names),)))(keys)
+                epochs_bg, variables_bv = jnp.split(drawn > _HIDDEN, [num_epochs], axis=1)
+            shown = [(epochs_bg & variables_bv[:, i : i + 1])[:, None, :, None, None, None] for i in range(len(names))]
+        return dict(zip(names, shown, strict=True))
+
+    def _views(self, batch, mesh) -> list[dict[str, jax.Array]]:
+        """What an evaluation hides: of a cube to be completed each epoch in turn."""
+        if self.config.objective != "complete":
+            return [{}]
+        size, epochs = batch["ages"].shape
+        variables = np.ones((size, len(self.config.data.variables)), bool)
+        views = []
+        for epoch in range(epochs):
+            shown = np.broadcast_to(np.arange(epochs) != epoch, (size, epochs))
+            views.append(put_batch({"visible_epochs": shown, "visible_variables": variables}, mesh))
+        return views
+
+    def _observed(self, batch: Batch) -> jax.Array:
+        """Standardised fields where visible and zero elsewhere, and for each of them whether it is visible."""
+        levels = self.config.data.shape.lev
+        values, flags = [], []
+        visible = self._visible(batch)
+        for name, truth in self._truth(batch).items():
+            scale = self._scales[name]
+            shown = visible[name] & jnp.isfinite(truth)
+            value = jnp.where(shown, (truth - scale.mean_zyx) / scale.std, 0.0)
+            full = (*truth.shape[:3], levels, *truth.shape[4:])
+            values.append(jnp.broadcast_to(value, full))
+            flags.append(jnp.broadcast_to(shown.astype(jnp.float32), full))
+        return jnp.stack(values + flags, axis=1)
+
+    def _physical(self, raw: tuple[jax.Array, jax.Array], batch: Batch) -> dict[str, jax.Array]:
+        """Fields in the store's units, with the laws that are projections fulfilled."""
+        data, rules = self.config.data, self.config.constraints
+        levels, surface = raw
+        named = {name: levels[:, i] for i, name in enumerate(data.level_variables)}
+        named |= {name: surface[:, i] for i, name in enumerate(data.surface_variables)}
+        light = batch["insolation"][:, 0]
+        fields = physical_fields(named, self._scales, insolation=light, pressure=batch["pressure"], lev=self._lev)
+        if rules.water == "projection" and {"hus", "ps"} <= fields.keys():
+            # A factor of gravity in each layer's mass changes nothing.
+            mass = layer_mass(fields["ps"][..., 0, :, :], self._sigma_edges, 1.0)
+            fields["hus"] = WaterNonNegativity().project(fields["hus"], mass, self._grid)
+        if rules.dry_mass == "projection" and {"hus", "ps"} <= fields.keys():
+            ps = DryMass().project(fields["ps"][..., 0, :, :], fields["hus"], self._sigma_edges, self._grid)
+            fields["ps"] = ps[..., None, :, :]
+        if rules.energy == "projection" and {"rst", "rlut"} <= fields.keys():
+            rst, rlut = (fields[name][..., 0, :, :] for name in ("rst", "rlut"))
+            rst, rlut = EnergyBalance().project(rst, rlut, self._grid, rsdt=light[..., 0, :, :])
+            fields |= {"rst": rst[..., None, :, :], "rlut": rlut[..., None, :, :]}
+        return fields
+
+    def _loss(self, raw: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Squared errors over the variables' variances, weighted by area and summed over planets, with the laws that
+        are losses; and the number of planets, counting as parts those that lack values."""
+        fields, truth, visible = self._physical(raw, batch), self._truth(batch), self._visible(batch)
+        area = jnp.asarray(self._grid.lat_weights[:, None], jnp.float32)
+        total = weight = jnp.zeros((), jnp.float32)
+        for name, field in fields.items():
+            counts = jnp.isfinite(truth[name]) & ~visible[name]
+            error = jnp.where(counts, (field - jnp.where(counts, truth[name], 0.0)) / self._scales[name].std, 0.0)
+            cells = error[0].size / error.shape[-2] * len(fields)
+            total += jnp.sum(error**2 * area) / cells
+            weight += jnp.sum(counts * area) / cells
+        return total + weight * self.config.constraints.weight * self._broken_laws(fields, truth), weight
+
+    def _broken_laws(self, fields, truth) -> jax.Array:
+        rules, loss = self.config.constraints, jnp.zeros((), jnp.float32)
+        flat = {name: field[..., 0, :, :] for name, field in fields.items() if field.shape[3] == 1}
+        if rules.energy == "loss" and {"rst", "rlut"} <= flat.keys():
+            actual = energy_imbalance(truth["rst"][..., 0, :, :], truth["rlut"][..., 0, :, :], self._grid)
+            known = jnp.isfinite(actual)
+            mine = energy_imbalance(flat["rst"], flat["rlut"], self._grid)
+            target = jnp.where(known, actual, jax.lax.stop_gradient(mine))
+            loss += EnergyBalance().loss(flat["rst"], flat["rlut"], self._grid, target)
+        if rules.dry_mass == "loss" and {"hus", "ps"} <= fields.keys():
+            loss += DryMass().loss(flat["ps"], fields["hus"], self._sigma_edges, self._grid)
+        if rules.water == "loss" and "hus" in fields:
+            loss += WaterNonNegativity().loss(fields["hus"], self._grid)
+        return loss
+
+
+_STORE = Path("data/cubes.zarr")
+
+# What of a batch has the axes of a cube, and what has one number, or some, for each epoch.
+_CUBES = ("levels", "surface", "maps", "insolation")
+_OF_EPOCHS = ("parameters", "ages", "pressure", "present")
+
+# Boundary maps are moved with the fields and otherwise left alone.
+_AUGMENTED_MAPS = [
+    Variable(name, "fixed", mirror_sign=-1 if name == "coriolis_parameter" else 1) for name in boundary.MAPS
+]
+
+
+def _augmented(name: str) -> Variable:
+    """How a variable of the store is disturbed; one that nothing is known of is only moved."""
+    standard_name = cubes.VARIABLES[name].standard_name if name in cubes.VARIABLES else name
+    return AUGMENTED.get(standard_name, Variable(standard_name, "fixed"))
+
+
+def _no_standard(num_maps: int, num_parameters: int) -> boundary.Standard:
+    return boundary.Standard(np.zeros(num_maps), np.ones(num_maps), np.zeros(num_parameters), np.ones(num_parameters))

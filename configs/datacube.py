@@ -1,0 +1,103 @@
+"""Emulators of exoplanet climates: planet parameters and boundary maps to a year of climate in each of its epochs.
+
+    python launch.py --config configs/datacube.py             # tiny: learns the shipped ensemble on a CPU
+    python launch.py --config configs/datacube.py --mode eval --config.data.eval_glob='more_runs/*.nc'
+    python launch.py --config configs/datacube.py --config.objective=forecast --workdir runs/forecast
+    python launch.py --config configs/datacube.py:2b5 --mode plan --topology rtx-a5000:2        # does it fit?
+
+| preset | parameters | made for                                                    |
+| ------ | ---------- | ----------------------------------------------------------- |
+| tiny   | 1.2e6      | two CPU cores, the shipped ensemble on 16 x 32 cells        |
+| 30m    | 3.1e7      | one GPU, ensembles on 32 x 64 cells                         |
+| 2b5    | 2.54e9     | two 24 GB cards, ensembles of thousands of runs             |
+
+Only `tiny` has been trained. The memory of `2b5` is known from compiling its very step (benchmarks/results/plans.json);
+an ensemble that it would take to train it does not exist yet.
+"""
+
+from astrojax.models.cube_vit import CubeViTConfig, Heads, Patch, Window
+from astrojax.precision import Precision
+from astrojax.tasks.climate import ClimateConfig, CubeConfig, CubeShape
+from astrojax.train.optimizers import AdamW, FusedAdafactor
+from astrojax.train.task import CheckpointConfig, TrainConfig
+
+
+def tiny() -> ClimateConfig:
+    """1.2M parameters, float32 throughout."""
+    return ClimateConfig(
+        model=CubeViTConfig(
+            patch=Patch(climate_time=3, lev=5, lat=4, lon=4),
+            window=Window(lev=2, lat=2, lon=4),
+            heads=Heads(local=2, space=2, climate_time=1, geological_time=1),
+            num_layers=3,
+            d_model=96,
+            d_ff=192,
+            head_dim=24,
+            stem_channels=64,
+            stem_blocks=2,
+            decoder_channels=16,
+            remat="none",
+            precision=Precision(compute="float32"),
+        ),
+        optimizer=AdamW(peak_lr=3e-3, warmup_steps=30, weight_decay=0.1, final_lr_fraction=0.01),
+        train=TrainConfig(steps=300, batch_size=2, validate_every=100),
+        checkpoint=CheckpointConfig(every_steps=100),
+    )
+
+
+# T21, the grid of the full ensemble and of ThousandWorlds.
+_T21 = CubeShape(lat=32, lon=64)
+
+
+def m30() -> ClimateConfig:
+    """31M parameters, bfloat16 products on float32 weights."""
+    return ClimateConfig(
+        model=CubeViTConfig(
+            patch=Patch(climate_time=3, lev=5, lat=4, lon=4),
+            window=Window(lev=2, lat=4, lon=4),
+            heads=Heads(local=2, space=2, climate_time=2, geological_time=2),
+            num_layers=6,
+            d_model=512,
+            d_ff=1536,
+            head_dim=64,
+            stem_channels=64,
+            stem_blocks=3,
+            decoder_channels=32,
+            d_condition=256,
+        ),
+        data=CubeConfig(shape=_T21, num_workers=2),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=500, final_lr_fraction=0.01),
+        train=TrainConfig(steps=10_000, batch_size=16, validate_every=500),
+        checkpoint=CheckpointConfig(every_steps=500, every_minutes=30.0),
+    )
+
+
+def b2_5() -> ClimateConfig:
+    """2.54 billion parameters, bfloat16 weights with stochastic rounding, updated inside the backward pass."""
+    return ClimateConfig(
+        model=CubeViTConfig(
+            patch=Patch(climate_time=3, lev=5, lat=4, lon=4),
+            window=Window(lev=2, lat=4, lon=4),
+            heads=Heads(local=8, space=8, climate_time=8, geological_time=8),
+            num_layers=34,
+            d_model=2048,
+            d_ff=8192,
+            head_dim=64,
+            stem_channels=128,
+            stem_blocks=3,
+            decoder_channels=64,
+            d_condition=512,
+            precision=Precision(params="bfloat16"),
+        ),
+        data=CubeConfig(shape=_T21, num_workers=4),
+        optimizer=FusedAdafactor(peak_lr=1e-4, warmup_steps=1000),
+        train=TrainConfig(steps=20_000, batch_size=8, microbatch_size=2, validate_every=1000),
+        checkpoint=CheckpointConfig(every_steps=1000, every_minutes=60.0, keep=1, keep_best=False),
+    )
+
+
+PRESETS = {"tiny": tiny, "30m": m30, "2b5": b2_5}
+
+
+def get_config(preset: str = "tiny") -> ClimateConfig:
+    return PRESETS[preset]()
