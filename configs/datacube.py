@@ -17,7 +17,7 @@ an ensemble that it would take to train it does not exist yet.
 
 from astrojax.models.cube_vit import CubeViTConfig, Heads, Patch, Window
 from astrojax.precision import Precision
-from astrojax.tasks.climate import ClimateConfig, CubeConfig, CubeShape
+from astrojax.tasks.climate import AugmentConfig, ClimateConfig, ConstraintConfig, CubeConfig, CubeShape
 from astrojax.train.optimizers import AdamW, FusedAdafactor
 from astrojax.train.task import CheckpointConfig, TrainConfig
 
@@ -96,7 +96,48 @@ def b2_5() -> ClimateConfig:
     )
 
 
-PRESETS = {"tiny": tiny, "30m": m30, "2b5": b2_5}
+def thousandworlds() -> ClimateConfig:
+    """31M parameters for the benchmark of Stevenson et al. 2026 (arXiv 2606.18338), whose data are not shipped.
+
+    --config.data.path=ThousandWorlds/dataset; its subset multi-partial unless --config.data.subset says otherwise. The
+    complete subsets have 9 levels: --config.data.shape.lev=9 --config.model.patch.lev=3 --config.model.window.lev=3.
+    Not run on the real data: what it reaches is not known.
+    """
+    return ClimateConfig(
+        model=CubeViTConfig(
+            patch=Patch(lev=5, lat=4, lon=4),
+            window=Window(lev=2, lat=4, lon=4),
+            heads=Heads(local=4, space=4, climate_time=1, geological_time=1),
+            num_layers=8,
+            d_model=480,
+            d_ff=1280,
+            head_dim=48,
+            stem_channels=128,
+            stem_blocks=3,
+            decoder_channels=32,
+            d_condition=256,
+            remat="none",
+        ),
+        data=CubeConfig(
+            path="data/ThousandWorlds/dataset",
+            shape=CubeShape(climate_time=1, geological_time=1, lev=10, lat=32, lon=64),
+            surface_variables=("ts", "rst", "rlut"),
+            parameters=(
+                *("instellation", "stellar_temperature", "rotation_period", "radius", "gravity", "surface_pressure"),
+                *("pCO2", "pCH4"),
+                *("gcm_exocam", "gcm_exocam-pre2022", "gcm_exoplasim", "gcm_lfric", "gcm_um"),
+            ),
+        ),
+        augmentation=AugmentConfig(parameters=0.03),
+        constraints=ConstraintConfig(dry_mass="none"),
+        optimizer=AdamW(peak_lr=1e-3, warmup_steps=500, final_lr_fraction=0.01),
+        train=TrainConfig(steps=20_000, batch_size=16, validate_every=500),
+        checkpoint=CheckpointConfig(every_steps=500, every_minutes=30.0),
+        eval_batch_size=16,
+    )
+
+
+PRESETS = {"tiny": tiny, "30m": m30, "2b5": b2_5, "thousandworlds": thousandworlds}
 
 
 def get_config(preset: str = "tiny") -> ClimateConfig:

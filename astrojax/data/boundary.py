@@ -23,13 +23,17 @@ MAPS = (
     "annual_insolation",
     "coriolis_parameter",  # radians per day
     "absolute_coriolis_parameter",
+    "sine_of_latitude",
     "absolute_sine_of_latitude",
     "land_area_fraction",
     "surface_altitude",  # m
 )
 
+# Those that change their sign where hemispheres change places: what tells them apart.
+ANTISYMMETRIC = ("coriolis_parameter", "sine_of_latitude")
+
 # Parameters that span decades, so that ratios matter and not differences.
-_LOGARITHMIC = ("rotation_period", "orbital_period", "pN2", "pCO2")
+_LOGARITHMIC = ("rotation_period", "orbital_period", "surface_pressure", "pN2", "pCO2", "pCH4")
 # A planet has seasons where a latitude's months differ by more than this part of its strongest light.
 _SEASONS_FROM = 1e-2
 
@@ -133,6 +137,7 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
         "annual_insolation": annual,
         "coriolis_parameter": coriolis,
         "absolute_coriolis_parameter": np.abs(coriolis),
+        "sine_of_latitude": np.broadcast_to(sine, shape),
         "absolute_sine_of_latitude": np.broadcast_to(np.abs(sine), shape),
         "land_area_fraction": land,
         "surface_altitude": field("orog"),

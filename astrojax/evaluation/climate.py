@@ -11,6 +11,7 @@ import numpy as np
 from astrojax.console import say
 from astrojax.data import boundary, cubes
 from astrojax.evaluation import climate_metrics as metrics
+from astrojax.evaluation import thousand_worlds
 from astrojax.evaluation.climate_baselines import BASELINES, fit_and_predict
 from astrojax.evaluation.climate_metrics import Climates
 from astrojax.evaluation.climate_report import write_report
@@ -30,8 +31,7 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     data, folder = task.config.data, workdir / "eval"
     with tempfile.TemporaryDirectory() as scratch:
         if data.eval_glob:
-            # To the grid and levels the model was trained on.
-            request = cubes.Request(grid=task.store.grid, levels=task.store.layout.levels, variables=_needed(task))
+            request = cubes.Request.like(task.store)  # The grid and levels the model was trained on.
             store = cubes.convert([data.eval_glob], Path(scratch) / "eval.zarr", request)
             planets = store.planets
         else:
@@ -62,6 +62,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         scores = metrics.scores(hidden, fields, climatology)
         result["baselines"][name] = {score: scores[score] for score in _SCORES}
         say(f"  {name}: {scores['rmse'].get('ts', float('nan')):.2f} K in surface temperature")
+    if store.provenance["request"].get("dataset") == thousand_worlds.DATASET:
+        result["thousand_worlds"] = _benchmark_scores(predicted_cubes, planets, store)
     write_atomically(folder / "metrics.json", json.dumps(result, indent=2).encode() + b"\n")
     units = {v.name: v.units for group in task.store.layout.variables.values() for v in group}
     write_report(folder, result, hidden, predicted, units)
@@ -89,11 +91,6 @@ def climates(store: cubes.CubeStore, planets: tuple[str, ...], data) -> Climates
 def _samples(cube: np.ndarray, present: np.ndarray) -> np.ndarray:
     """``[planet, climate_time, geological_time, ...]`` as ``[n, climate_time, ...]`` of the epochs that there are."""
     return np.moveaxis(cube, 2, 1)[present]
-
-
-def _needed(task) -> tuple[str, ...]:
-    inputs = [name for name in ("rsdt", "sftlf", "orog") if any(name in v for v in task.store.variables.values())]
-    return (*task.config.data.variables, *inputs)
 
 
 def _only_predicted(truth: Climates, predicted: dict[str, np.ndarray]) -> Climates:
@@ -129,6 +126,18 @@ def _baselines(task, train: Climates, truth: Climates, hidden: Climates):
         yield "other_epochs", {name: _mean_of_other_epochs(truth, field) for name, field in truth.fields.items()}
     for name in BASELINES:
         yield name, fit_and_predict(name, train, truth, tuple(hidden.fields))
+
+
+def _benchmark_scores(predicted: dict[str, np.ndarray], planets: tuple[str, ...], store: cubes.CubeStore):
+    """By the metrics of ThousandWorlds, printed beside what its authors published."""
+    scores = {}
+    for protocol, part in thousand_worlds.PROTOCOLS.items():
+        if part in store.split:
+            places = [planets.index(planet) for planet in store.split[part]]
+            part_predicted = {name: field[places] for name, field in predicted.items()}
+            scores[protocol] = thousand_worlds.score(part_predicted, store, protocol)
+            say(thousand_worlds.render(scores[protocol]))
+    return scores
 
 
 def _repeated(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

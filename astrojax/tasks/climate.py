@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive
 from astrojax.console import say
 from astrojax.data import boundary, cubes
+from astrojax.data.thousand_worlds import convert_thousand_worlds
 from astrojax.errors import RequestError
 from astrojax.evaluation import climate as evaluation
 from astrojax.models.climate_fields import Scale, physical_fields
@@ -58,7 +59,8 @@ class CubeConfig(Config):
     """Climates to learn from.
 
     Attributes:
-        path: NetCDF files (a folder or a glob pattern), or a store that ``python -m astrojax.data.cubes`` made.
+        path: NetCDF files (a folder or a glob pattern), a store that ``python -m astrojax.data.cubes`` made, or the
+            folder ``dataset`` of ThousandWorlds.
         eval_glob: NetCDF files of other planets to evaluate on, in the same conventions.
         grid: what files are regridded to: ``"source"``, ``"32x64"`` or ``"gaussian:32x64"``.
         shape: of a planet's cube.
@@ -67,6 +69,7 @@ class CubeConfig(Config):
         parameters: what the model is told of a planet, beside the boundary maps.
         num_train_planets: learn from the first so many training planets only; all where None.
         fold: which fifth of the planets is held out (:mod:`astrojax.data.cubes.splits`).
+        subset: of ThousandWorlds.
         num_workers: processes that read ahead; 0 reads in threads.
     """
 
@@ -91,6 +94,7 @@ class CubeConfig(Config):
     )
     num_train_planets: Positive | None = None
     fold: Annotated[int, msgspec.Meta(ge=0, le=4)] = 2
+    subset: Literal["single-complete", "multi-complete", "multi-partial"] = "multi-partial"
     num_workers: NonNegative = 0
 
     @property
@@ -164,10 +168,15 @@ class ClimateConfig(RunConfig, kw_only=True, tag="climate"):
     eval_batch_size: Positive = 2
 
     def __post_init__(self):
-        if self.objective == "forecast" and self.observed_months >= self.data.shape.climate_time:
-            raise ValueError(
-                f"observed_months={self.observed_months} leaves nothing of {self.data.shape.climate_time} to forecast"
-            )
+        year, months = self.data.shape.climate_time, self.augmentation.months
+        if self.objective == "forecast" and self.observed_months >= year:
+            raise ValueError(f"observed_months={self.observed_months} leaves nothing of {year} to forecast")
+        if self.objective == "forecast" and months is not None and months < year:
+            raise ValueError(f"augmentation.months={months} cuts off what is to be forecast; set it to none")
+        for axis, crop in (("climate_time", months), ("geological_time", self.augmentation.epochs)):
+            patch = getattr(self.model.patch, axis)
+            if crop is not None and (crop > getattr(self.data.shape, axis) or crop % patch):
+                raise ValueError(f"{crop} of the cube's {axis} do not divide into patches of {patch}")
 
 
 class ClimateTask:
@@ -246,6 +255,9 @@ class ClimateTask:
         if (Path(data.path) / "zarr.json").exists():
             return
         say(f"converting {data.path}")
+        if (Path(data.path) / "inputs.csv").exists():
+            convert_thousand_worlds(data.path, workdir / _STORE, data.subset)
+            return
         cubes.convert([data.path], workdir / _STORE, cubes.Request(grid=data.grid, fold=data.fold))
 
     def open(self, workdir: Path) -> None:
@@ -544,7 +556,7 @@ class ClimateTask:
         for name, field in fields.items():
             counts = jnp.isfinite(truth[name]) & ~visible[name]
             error = jnp.where(counts, (field - jnp.where(counts, truth[name], 0.0)) / self._scales[name].std, 0.0)
-            cells = error[0].size / error.shape[-2] * len(fields)
+            cells = error.size / error.shape[0] / error.shape[-2] * len(fields)
             total += jnp.sum(error**2 * area) / cells
             weight += jnp.sum(counts * area) / cells
         return total + weight * self.config.constraints.weight * self._broken_laws(fields, truth), weight
@@ -573,7 +585,7 @@ _OF_EPOCHS = ("parameters", "ages", "pressure", "present")
 
 # Boundary maps are moved with the fields and otherwise left alone.
 _AUGMENTED_MAPS = [
-    Variable(name, "fixed", mirror_sign=-1 if name == "coriolis_parameter" else 1) for name in boundary.MAPS
+    Variable(name, "fixed", mirror_sign=-1 if name in boundary.ANTISYMMETRIC else 1) for name in boundary.MAPS
 ]
 
 

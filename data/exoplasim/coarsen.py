@@ -14,8 +14,19 @@ from astrojax.physics.regrid import Regridder
 
 # Steps to which values are rounded, in each variable's unit: far below the weather noise of five-day means.
 STEPS = {
-    **{"ta": 0.5, "ua": 1.0, "va": 1.0, "cl": 0.02, "ts": 0.2, "ps": 20.0, "sic": 0.01, "albs": 0.01},
-    **{"rsdt": 0.5, "rst": 1.0, "rlut": 1.0, "sftlf": 0.01, "orog": 1.0},
+    "ta": 0.5,
+    "ua": 1.0,
+    "va": 1.0,
+    "cl": 0.02,
+    "ts": 0.2,
+    "ps": 20.0,
+    "sic": 0.01,
+    "albs": 0.01,
+    "rsdt": 0.5,
+    "rst": 1.0,
+    "rlut": 1.0,
+    "sftlf": 0.01,
+    "orog": 1.0,
 }
 # Significant bits of what spans orders of magnitude.
 BITS = {"hus": 5, "pr": 4}
@@ -59,7 +70,9 @@ def coarsen(source: Path, target: Path) -> None:
                     quantize_mode="BitRound", **kept
                 )  # fmt: skip
             attributes = {a: full[name].getncattr(a) for a in full[name].ncattrs() if a != "quantization"}
-            variable.setncatts(attributes | {"cell_methods": f"{attributes.get('cell_methods', '')} area: mean".strip()})
+            variable.setncatts(
+                attributes | {"cell_methods": f"{attributes.get('cell_methods', '')} area: mean".strip()}
+            )
             variable[...] = values
 
 

@@ -175,7 +175,7 @@ class SourceFile:
             raise self._refuse(f"{name} cannot be read ({error}); truncated or corrupt?") from error
 
     def _read_grid(self) -> None:
-        lat_name, lat, _ = self._coordinate("lat")
+        lat_name, lat, lat_attributes = self._coordinate("lat")
         lon_name, lon, _ = self._coordinate("lon")
         steps = np.diff(lat)
         if not ((steps > 0).all() or (steps < 0).all()):
@@ -194,7 +194,13 @@ class SourceFile:
         if gap > 1.5 * np.abs(steps).max(initial=0) + 1e-3 and len(lat) > 1:
             raise self._refuse(f"{lat_name} from {lat[0]:g} to {lat[-1]:g} does not reach the poles")
         try:
-            self.grid = Grid.of_centres(lat[self._lat_order], around[self._lon_order])
+            grid = Grid.of_centres(lat[self._lat_order], around[self._lon_order])
+            edges = _bounds(self, lat_attributes.get("bounds"), len(lat))
+            if edges is not None:
+                edges = np.sort(edges)
+                edges[[0, -1]] = np.where(np.abs(np.abs(edges[[0, -1]]) - 90) < 1e-3, [-90.0, 90.0], edges[[0, -1]])
+                grid = Grid(grid.lat, grid.lon, edges, grid.lon_edges)
+            self.grid = grid
         except ValueError as error:
             raise self._refuse(str(error)) from error
 
@@ -532,7 +538,7 @@ def _bounds(source: SourceFile, name: str | None, size: int) -> np.ndarray | Non
     if size > 1 and not np.allclose(limits[1:, 0], limits[:-1, 1], rtol=1e-5, atol=1e-12):
         limits = limits[:, ::-1]
         if not np.allclose(limits[1:, 0], limits[:-1, 1], rtol=1e-5, atol=1e-12):
-            raise ValueError(f"{name} leaves gaps between the levels, or overlaps")
+            raise ValueError(f"{name} leaves gaps between the cells, or overlaps")
     return np.append(limits[:, 0], limits[-1, 1])
 
 

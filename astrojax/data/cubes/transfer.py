@@ -38,6 +38,8 @@ class Transfer:
         """
         self._source, self._levels = source, levels
         methods = () if same_grid(source.grid, grid) else ("bilinear", "conservative")
+        # Bilinear samples between cells that larger ones should be the means of.
+        self._coarser = len(grid.lat) < len(source.grid.lat) or len(grid.lon) < len(source.grid.lon)
         self._regridders = {m: Regridder(source.grid, grid, m, num_threads=num_threads) for m in methods}
         self._changes_levels = bool(levels and source.levels and not levels.same_as(source.levels))
         if self._changes_levels:
@@ -65,7 +67,7 @@ class Transfer:
         if self._changes_levels and variable.group == "levels":
             values = self._to_levels(values, slab.times)
         if self._regridders:
-            self._regridders[variable.method](values, out=out)
+            self._regridders["conservative" if self._coarser else variable.method](values, out=out)
         else:
             out[...] = values
 
