@@ -39,9 +39,11 @@ def tiny() -> ClimateConfig:
             remat="none",
             precision=Precision(compute="float32"),
         ),
-        optimizer=AdamW(peak_lr=3e-3, warmup_steps=30, weight_decay=0.1, final_lr_fraction=0.01),
-        train=TrainConfig(steps=300, batch_size=2, validate_every=100),
-        checkpoint=CheckpointConfig(every_steps=100),
+        # Half a year of two epochs at a time: four planets cost what one whole cube does, and tell more.
+        augmentation=AugmentConfig(months=6, epochs=2, parameters=0.2),
+        optimizer=AdamW(peak_lr=3e-3, warmup_steps=30, final_lr_fraction=0.01),
+        train=TrainConfig(steps=1000, batch_size=4, validate_every=250),
+        checkpoint=CheckpointConfig(every_steps=250),
     )
 
 
