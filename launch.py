@@ -142,7 +142,7 @@ def _report(metrics: dict[str, Any], workdir: Path) -> None:
         return
     for name, value in metrics.items():
         values = value if isinstance(value, list) else [value]
-        print(f"  {name:<30}", *(f"{v:.4f}" if isinstance(v, float) else v for v in values))
+        print(f"  {name:<30}", *(f"{v:.5g}" if isinstance(v, float) else v for v in values))
     print(f"everything about this run is in {workdir}: metrics.jsonl, checkpoints/, eval/, tensorboard/")
 
 

@@ -2,12 +2,14 @@
 
     python launch.py --config configs/datacube.py             # tiny: learns the shipped ensemble on a CPU
     python launch.py --config configs/datacube.py --mode eval --config.data.eval_glob='more_runs/*.nc'
-    python launch.py --config configs/datacube.py --config.objective=forecast --workdir runs/forecast
+    python launch.py --config configs/datacube.py --config.objective=complete --workdir runs/complete
+    python launch.py --config configs/datacube.py --config.objective=forecast --config.augmentation.months=none \\
+        --workdir runs/forecast
     python launch.py --config configs/datacube.py:2b5 --mode plan --topology rtx-a5000:2        # does it fit?
 
 | preset | parameters | made for                                                    |
 | ------ | ---------- | ----------------------------------------------------------- |
-| tiny   | 1.2e6      | two CPU cores, the shipped ensemble on 16 x 32 cells        |
+| tiny   | 3 x 1.2e6  | two CPU cores, the shipped ensemble on 16 x 32 cells        |
 | 30m    | 3.1e7      | one GPU, ensembles on 32 x 64 cells                         |
 | 2b5    | 2.54e9     | two 24 GB cards, ensembles of thousands of runs             |
 
@@ -23,8 +25,9 @@ from astrojax.train.task import CheckpointConfig, TrainConfig
 
 
 def tiny() -> ClimateConfig:
-    """1.2M parameters, float32 throughout."""
+    """Three members of 1.2M parameters, float32 throughout."""
     return ClimateConfig(
+        members=3,
         model=CubeViTConfig(
             patch=Patch(climate_time=3, lev=5, lat=4, lon=4),
             window=Window(lev=2, lat=2, lon=4),
@@ -42,8 +45,8 @@ def tiny() -> ClimateConfig:
         # Half a year of two epochs at a time: four planets cost what one whole cube does, and tell more.
         augmentation=AugmentConfig(months=6, epochs=2, parameters=0.2),
         optimizer=AdamW(peak_lr=3e-3, warmup_steps=30, final_lr_fraction=0.01),
-        train=TrainConfig(steps=1000, batch_size=4, validate_every=250),
-        checkpoint=CheckpointConfig(every_steps=250),
+        train=TrainConfig(steps=450, batch_size=4, validate_every=150),
+        checkpoint=CheckpointConfig(every_steps=150),
     )
 
 
@@ -67,7 +70,7 @@ def m30() -> ClimateConfig:
             decoder_channels=32,
             d_condition=256,
         ),
-        data=CubeConfig(shape=_T21, num_workers=2),
+        data=CubeConfig(grid="gaussian:32x64", shape=_T21, num_workers=2),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=500, final_lr_fraction=0.01),
         train=TrainConfig(steps=10_000, batch_size=16, validate_every=500),
         checkpoint=CheckpointConfig(every_steps=500, every_minutes=30.0),
@@ -91,7 +94,7 @@ def b2_5() -> ClimateConfig:
             d_condition=512,
             precision=Precision(params="bfloat16"),
         ),
-        data=CubeConfig(shape=_T21, num_workers=4),
+        data=CubeConfig(grid="gaussian:32x64", shape=_T21, num_workers=4),
         optimizer=FusedAdafactor(peak_lr=1e-4, warmup_steps=1000),
         train=TrainConfig(steps=20_000, batch_size=8, microbatch_size=2, validate_every=1000),
         checkpoint=CheckpointConfig(every_steps=1000, every_minutes=60.0, keep=1, keep_best=False),

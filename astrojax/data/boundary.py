@@ -95,8 +95,8 @@ class Standard:
 
 
 def _spread(std: np.ndarray) -> np.ndarray:
-    """What to divide by: 1 for what never changes, which then is zero."""
-    return np.where(std > 1e-9, std, 1.0)
+    """What to divide by: what never changes in training says nothing, also where it does later, and becomes zero."""
+    return np.where(std > 1e-9, std, np.inf)
 
 
 def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundary:
@@ -122,7 +122,14 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
             return np.zeros(shape)
         return np.broadcast_to(np.nan_to_num(store.read_variable(name)[:, :, :, 0]).astype(np.float64), shape)
 
-    light = field("rsdt") if "rsdt" in store.variables["surface"] else _computed_insolation(store, parameters, shape)
+    if "rsdt" in store.variables.get("surface", ()):
+        light = store.read_variable("rsdt")[:, :, :, 0].astype(np.float64)
+        gaps = ~np.isfinite(light).all((1, 3, 4)) & store.present
+        if gaps.any():
+            raise RequestError(f"{store.path}: rsdt of {store.planets[np.argwhere(gaps)[0][0]]} has missing values")
+        light = np.where(present_ptgyx, light, 0.0)
+    else:
+        light = _computed_insolation(store, parameters, shape)
     annual = np.broadcast_to(light.mean(1, keepdims=True), shape)
     everywhere = np.broadcast_to(area_mean(annual, store.grid)[..., None, None], shape)
     sine = np.sin(np.deg2rad(store.grid.lat))[:, None]
@@ -156,7 +163,7 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
         parameters=_known(np.stack(chosen, axis=-1), store.present[..., None]),
         parameter_names=parameter_names,
         ages=_known(parameters["epoch_age"], store.present),
-        pressure=_known(parameters["pN2"] + parameters["pCO2"], store.present),
+        pressure=_known(parameters.get("surface_pressure", parameters["pN2"] + parameters["pCO2"]), store.present),
         rotating=~locked,
         seasons=seasons,
         present=store.present,

@@ -1,5 +1,6 @@
 """How good a climate model is on planets it has never seen, beside baselines fitted on the same planets."""
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from astrojax.console import say
 from astrojax.data import boundary, cubes
+from astrojax.errors import RequestError, RunError
 from astrojax.evaluation import climate_metrics as metrics
 from astrojax.evaluation import thousand_worlds
 from astrojax.evaluation.climate_baselines import BASELINES, fit_and_predict
@@ -25,26 +27,42 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     """Scores the held-out planets, or the runs that ``data.eval_glob`` names; writes ``eval/metrics.json``, maps,
     sections and scatter plots as PNG, and ``eval/index.html``.
 
-    Baselines see what the network sees and are fitted on its training planets. A forecast has two of its own instead:
-    the last months it was shown, and their mean.
+    Baselines see what the network sees and are fitted on its training planets. A forecast has two more, the last month
+    it was shown and the mean of those, a completion one: the mean of the planet's other epochs.
+
+    Raises:
+        RequestError: ``data.eval_glob`` names no files, or such that do not fit the model.
+        RunError: the model predicts something that is not finite.
     """
     data, folder = task.config.data, workdir / "eval"
     with tempfile.TemporaryDirectory() as scratch:
         if data.eval_glob:
-            request = cubes.Request.like(task.store)  # The grid and levels the model was trained on.
+            # The grid and levels the model was trained on, and no more variables than it needs.
+            request = cubes.Request(grid=task.store.grid, levels=task.store.layout.levels, variables=_needed(task))
             store = cubes.convert([data.eval_glob], Path(scratch) / "eval.zarr", request)
+            if not _same_year(store, task.store):
+                months, known = (len(s.climate_time_edges) - 1 for s in (store, task.store))
+                raise RequestError(f"{data.eval_glob}: {months} times of a year; the model knows another {known}")
             planets = store.planets
         else:
             store, planets = task.store, task.store.split["heldout"]
-        predicted_cubes = task.predict(params, mesh, store, planets)
+        member_cubes = task.predict_members(params, mesh, store, planets)
         if jax.process_index():
             return {}
         truth = climates(store, planets, data)
     train = climates(task.store, task.train_planets, data)
-    predicted = {name: _samples(cube, store.present[store.index(planets)]) for name, cube in predicted_cubes.items()}
-    hidden = _only_predicted(truth, predicted)
+    predicted_cubes = {name: members.mean(axis=0) for name, members in member_cubes.items()}
+    present = store.present[store.index(planets)]
+    predicted = {name: _samples(cube, present) for name, cube in predicted_cubes.items()}
+    shown = task.config.observed_months if task.config.objective == "forecast" else 0
+    for name, field in predicted.items():
+        if not np.isfinite(field[:, shown:]).all():
+            raise RunError(f"step {step} predicts {name} that is not finite")
+    hidden = _without(truth, shown)
     climatology = {name: np.nanmean(field, axis=0) for name, field in train.fields.items()}
     folder.mkdir(parents=True, exist_ok=True)
+    for picture in folder.glob("*.png"):  # Those of an earlier evaluation may be of other planets.
+        picture.unlink()
 
     result: dict[str, Any] = {
         "step": step,
@@ -52,16 +70,28 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "objective": task.config.objective,
         "planets": list(planets),
         "train_planets": list(task.train_planets),
+        "learnt_planets": (learnt := sorted(set(planets) & set(task.train_planets))),
         **metrics.scores(hidden, predicted, climatology),
         **_budgets(hidden, predicted, task.store),
         "baselines": {},
-        "weather_noise": metrics.weather_noise(truth),
+        "weather_noise": metrics.weather_noise(train),
     }
+    if learnt:
+        say(f"warning: learnt from, so their errors say little: {', '.join(learnt)}")
+    if task.config.members > 1:
+        ensembles = {n: np.stack([_samples(cube, present) for cube in members]) for n, members in member_cubes.items()}
+        result["spread_skill"] = {
+            name: metrics.spread_skill(ensemble, hidden.fields[name], truth.grid)
+            for name, ensemble in ensembles.items()
+        }
     say(f"fitting baselines on {len(task.train_planets)} planets")
-    for name, fields in _baselines(task, train, truth, hidden):
+    baselines = {}
+    for name, fields in _baselines(task, train, truth, climatology):
+        baselines[name] = fields
         scores = metrics.scores(hidden, fields, climatology)
         result["baselines"][name] = {score: scores[score] for score in _SCORES}
         say(f"  {name}: {scores['rmse'].get('ts', float('nan')):.2f} K in surface temperature")
+    result["rmse_over_best_baseline"] = _beside_the_best(result, hidden, predicted, baselines)
     if store.provenance["request"].get("dataset") == thousand_worlds.DATASET:
         result["thousand_worlds"] = _benchmark_scores(predicted_cubes, planets, store)
     write_atomically(folder / "metrics.json", json.dumps(result, indent=2).encode() + b"\n")
@@ -77,7 +107,7 @@ def climates(store: cubes.CubeStore, planets: tuple[str, ...], data) -> Climates
     present = store.present[index]
     return Climates(
         planets=tuple(name for name, row in zip(planets, present, strict=True) for there in row if there),
-        epochs=np.concatenate([np.flatnonzero(row) for row in present]),
+        epochs=np.asarray(store.epochs)[np.concatenate([np.flatnonzero(row) for row in present])],
         parameter_names=inputs.parameter_names,
         parameters=inputs.parameters[index][present],
         boundary_names=boundary.MAPS,
@@ -93,39 +123,79 @@ def _samples(cube: np.ndarray, present: np.ndarray) -> np.ndarray:
     return np.moveaxis(cube, 2, 1)[present]
 
 
-def _only_predicted(truth: Climates, predicted: dict[str, np.ndarray]) -> Climates:
-    """The truth without what the model was shown."""
-    fields = {name: np.where(np.isnan(predicted[name]), np.nan, field) for name, field in truth.fields.items()}
-    return Climates(**{**vars(truth), "fields": fields})
+def _needed(task) -> tuple[str, ...]:
+    held = {name for names in task.store.variables.values() for name in names}
+    return (*task.config.data.variables, *(name for name in ("rsdt", "sftlf", "orog") if name in held))
 
 
-def _budgets(truth: Climates, predicted: dict[str, np.ndarray], store: cubes.CubeStore) -> dict[str, float]:
-    budgets = {}
+def _same_year(store: cubes.CubeStore, other: cubes.CubeStore) -> bool:
+    edges = store.climate_time_edges, other.climate_time_edges
+    return len(edges[0]) == len(edges[1]) and np.allclose(*edges, atol=5e-3)
+
+
+def _without(truth: Climates, months: int) -> Climates:
+    """The truth without the first months, which the model was shown."""
+    later = np.arange(truth.boundary.shape[1])[:, None, None, None] >= months
+    return dataclasses.replace(truth, fields={n: np.where(later, f, np.nan) for n, f in truth.fields.items()})
+
+
+def _budgets(hidden: Climates, predicted: dict[str, np.ndarray], store: cubes.CubeStore) -> dict[str, float | None]:
+    """Of the climates and months in which the truth is whole; None where it never is."""
+    budgets: dict[str, float | None] = {}
+    months = np.isfinite(next(iter(predicted.values()))).all((0, 2, 3, 4))
+
+    def whole(names: tuple[str, ...]):
+        true = {name: hidden.fields[name][:, months] for name in names}
+        kept = np.all([np.isfinite(field).all((1, 2, 3, 4)) for field in true.values()], axis=0)
+        fields = {name: field[kept] for name, field in true.items()}
+        mine = {name: predicted[name][:, months][kept] for name in names}
+        return (dataclasses.replace(hidden.select(np.flatnonzero(kept)), fields=fields), mine) if kept.any() else None
+
     if {"rst", "rlut"} <= predicted.keys():
-        budgets["energy_residual_W_m2"] = metrics.energy_residual(truth, predicted)
-    if {"ps", "hus"} <= predicted.keys() and store.level_kind == "sigma":
-        dry = [
+        pair = whole(("rst", "rlut"))
+        budgets["energy_residual_W_m2"] = pair and metrics.energy_residual(*pair)
+    if {"ps", "hus"} <= predicted.keys():
+        pair = whole(("ps", "hus"))
+        dry = pair and [
             np.asarray(dry_surface_pressure(fields["ps"][:, :, 0], fields["hus"], store.lev_edges))
-            for fields in (predicted, truth.fields)
+            for fields in (pair[1], pair[0].fields)
         ]
-        budgets["mass_residual"] = metrics.mass_residual(*dry, store.grid)
+        budgets["mass_residual"] = dry and metrics.mass_residual(*dry, store.grid)
     return budgets
 
 
-def _baselines(task, train: Climates, truth: Climates, hidden: Climates):
+def _baselines(task, train: Climates, truth: Climates, climatology: dict[str, np.ndarray]):
     """Names and predictions of what the model has to beat."""
     if task.config.objective == "forecast":
-        months = task.config.observed_months
-        shown = {name: field[:, :months] for name, field in truth.fields.items()}
-        yield "persistence", {n: _repeated(field[:, -1:], truth.fields[n].shape) for n, field in shown.items()}
-        yield (
-            "observed_mean",
-            {n: _repeated(field.mean(1, keepdims=True), truth.fields[n].shape) for n, field in shown.items()},
-        )
+        shown = {name: field[:, : task.config.observed_months] for name, field in truth.fields.items()}
+        for name, months in (("persistence", slice(-1, None)), ("observed_mean", slice(None))):
+            yield name, {v: _in_place_of(climatology[v], _mean(f[:, months], 1, True)) for v, f in shown.items()}
     if task.config.objective == "complete":
-        yield "other_epochs", {name: _mean_of_other_epochs(truth, field) for name, field in truth.fields.items()}
+        fields = truth.fields.items()
+        yield "other_epochs", {v: _in_place_of(climatology[v], _mean_of_other_epochs(truth, f)) for v, f in fields}
     for name in BASELINES:
-        yield name, fit_and_predict(name, train, truth, tuple(hidden.fields))
+        yield name, fit_and_predict(name, train, truth, tuple(truth.fields))
+
+
+def _mean(field: np.ndarray, axis: int, keepdims: bool = False) -> np.ndarray:
+    """Over what there is; NaN where there is nothing."""
+    known = np.isfinite(field)
+    count = known.sum(axis, keepdims=keepdims)
+    total = np.where(known, field, 0).sum(axis, keepdims=keepdims)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def _in_place_of(climatology: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """``field`` where it is known, else the training planets' mean."""
+    return np.where(np.isfinite(field), field, climatology)
+
+
+def _mean_of_other_epochs(truth: Climates, field: np.ndarray) -> np.ndarray:
+    """For each climate the mean of its planet's other epochs; NaN where it has none."""
+    planets, result = np.asarray(truth.planets), np.full(field.shape, np.nan)
+    for i, planet in enumerate(planets):
+        result[i] = _mean(field[(planets == planet) & (np.arange(len(planets)) != i)], 0)
+    return result
 
 
 def _benchmark_scores(predicted: dict[str, np.ndarray], planets: tuple[str, ...], store: cubes.CubeStore):
@@ -140,24 +210,22 @@ def _benchmark_scores(predicted: dict[str, np.ndarray], planets: tuple[str, ...]
     return scores
 
 
-def _repeated(field: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.broadcast_to(field, shape)
-
-
-def _mean_of_other_epochs(truth: Climates, field: np.ndarray) -> np.ndarray:
-    """For each climate the mean of its planet's other epochs; of all planets where it has no other."""
-    planets, result = np.asarray(truth.planets), np.empty_like(field)
-    for i, planet in enumerate(planets):
-        others = (planets == planet) & (np.arange(len(planets)) != i)
-        result[i] = field[others].mean(0) if others.any() else field.mean(0)
-    return result
+def _beside_the_best(result, hidden: Climates, predicted, baselines) -> dict[str, dict[str, Any]]:
+    """Of each variable the baseline with the smallest RMSE, and the model's RMSE over it with its 95 % interval."""
+    beside = {}
+    for variable in predicted:
+        best = min(baselines, key=lambda name: result["baselines"][name]["rmse"][variable])
+        ours, theirs = ({variable: fields[variable]} for fields in (predicted, baselines[best]))
+        ratio, low, high = metrics.rmse_ratio(hidden, ours, theirs)[variable]
+        beside[variable] = {"baseline": best, "ratio": ratio, "interval95": [low, high]}
+    return beside
 
 
 def _summary(result: dict[str, Any]) -> dict[str, Any]:
     """What a person reads at the end of a run: each variable beside the best baseline."""
     lines: dict[str, Any] = {key: result[key] for key in ("step", "runs")}
     for name, rmse in result["rmse"].items():
-        best = min(result["baselines"], key=lambda baseline: result["baselines"][baseline]["rmse"][name])
+        best = result["rmse_over_best_baseline"][name]["baseline"]
         lines[f"rmse_{name}"] = [rmse, f"best baseline ({best})", result["baselines"][best]["rmse"][name]]
     lines |= {
         f"r2_{name}": [result["r2"][name], "of time means", result["time_mean_r2"][name]] for name in result["r2"]

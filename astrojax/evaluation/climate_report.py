@@ -36,9 +36,14 @@ def write_report(
     sections = [
         plots.Section(
             "Errors",
-            "Root mean square errors over all months, levels and cells, weighted by area, on planets that were not "
-            "learnt from. Weather noise is the variability between months of planets without seasons: no emulator of "
-            "the climate can predict single months better than that.",
+            "Root mean square errors over all months, levels and cells, weighted by area"
+            + (
+                f"; learnt from were {', '.join(learnt)}"
+                if (learnt := result["learnt_planets"])
+                else ", on new planets"
+            )
+            + ". Weather noise is the variability between months of training planets without seasons: single months of "
+            "planets like those cannot be predicted better by their climate.",
             table=_table(result, rmse, units),
             figures=[("scores.png", "Errors relative to the mean of the training planets")],
         ),
@@ -59,7 +64,7 @@ def write_report(
                 plots.zonal_sections(folder / name, truth, predicted, variable, sample, units)
                 figures.append((name, f"{variable}: zonal means"))
         sections.append(plots.Section(f"{planet}, epoch {truth.epochs[sample]}", figures=figures))
-    plots.write_page(folder, "Climates of planets never seen", sections)
+    plots.write_page(folder, "Predicted climates", sections)
 
 
 def _table(result: Mapping[str, Any], rmse: Mapping[str, Mapping[str, float]], units: Mapping[str, str]):

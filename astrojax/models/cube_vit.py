@@ -93,7 +93,7 @@ class CubeViTConfig(Config):
         patch: cells per token.
         window: tokens per window.
         heads: heads per group.
-        head_dim: a multiple of 6 pairs divides evenly over longitude, latitude and level.
+        head_dim: even; a multiple of 6 divides evenly over longitude, latitude and level.
         stem_channels: channels of the stem, which works on one level where it reads boundary maps only.
         stem_blocks: convolutional blocks of the stem.
         decoder_channels: channels of the decoder, which works on all levels.
@@ -186,7 +186,7 @@ class Tokens(NamedTuple):
     features_btgzyxc: Float[Array, "b t g z y x c"]
 
 
-def check_mesh(config: CubeViTConfig, mesh_shape: dict[str, int]) -> None:
+def check_mesh(config: CubeViTConfig, mesh_shape: dict[str, int], *, observed: bool) -> None:
     """Checks that every split dimension divides.
 
     Raises:
@@ -194,12 +194,15 @@ def check_mesh(config: CubeViTConfig, mesh_shape: dict[str, int]) -> None:
     """
     fsdp, tensor = mesh_shape["fsdp"], mesh_shape["tensor"]
     groups = {f"heads.{name}": getattr(config.heads, name) for name in _GROUPS}
+    stem = _stem_patch(config.patch, observed).volume * config.stem_channels
     for field, size, axes, parts in (
         *((name, size, "tensor", tensor) for name, size in groups.items()),
         ("d_model", config.d_model, "fsdp", fsdp),
+        ("d_model", config.d_model, "tensor", tensor),
         ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
         ("heads.total * head_dim", config.heads.total * config.head_dim, "fsdp * tensor", fsdp * tensor),
-        ("d_condition", config.d_condition, "fsdp", fsdp),
+        ("stem_channels * patch", stem, "fsdp", fsdp),
+        ("decoder_channels * patch", config.patch.volume * config.decoder_channels, "tensor", tensor),
     ):
         if size % parts:
             raise ValueError(f"model.{field}={size} does not split over mesh {axes}={parts}")
@@ -359,6 +362,9 @@ class Block(nnx.Module):
     def __call__(self, x_btgsd, condition_bgc, ages_bg, present_bg, coordinates: Coordinates):
         config = self.config
         b, t, g, s, d = x_btgsd.shape
+        epochs = config.patch.geological_time
+        condition_bgc = jnp.mean(jnp.reshape(condition_bgc, (b, g, epochs, -1), out_sharding=P(BATCH)), axis=2)
+        present_bg = jnp.any(jnp.reshape(present_bg, (b, g, epochs), out_sharding=P(BATCH)), axis=2)
         modulation = linear(condition_bgc, self.modulation_ed, config.precision)[:, None, :, None]
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = jnp.split(modulation, 6, axis=-1)
 

@@ -1,6 +1,9 @@
 """The climate task: a 5-D CNN-ViT that emulates, forecasts or completes climates, judged on planets never seen."""
 
 import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive
 from astrojax.console import say
 from astrojax.data import boundary, cubes
+from astrojax.data.cubes import statistics
 from astrojax.data.thousand_worlds import convert_thousand_worlds
 from astrojax.errors import RequestError
 from astrojax.evaluation import climate as evaluation
@@ -67,7 +71,7 @@ class CubeConfig(Config):
         level_variables: what is predicted on levels.
         surface_variables: what is predicted at the surface.
         parameters: what the model is told of a planet, beside the boundary maps.
-        num_train_planets: learn from the first so many training planets only; all where None.
+        num_train_planets: learn from so many training planets only, the first by the SHA-256 of their names; None: all.
         fold: which fifth of the planets is held out (:mod:`astrojax.data.cubes.splits`).
         subset: of ThousandWorlds.
         num_workers: processes that read ahead; 0 reads in threads.
@@ -152,6 +156,7 @@ class ClimateConfig(RunConfig, kw_only=True, tag="climate"):
         objective: ``"emulate"``: planet parameters and boundary maps to a cube; ``"forecast"``: its first months to
             the others; ``"complete"``: some of its epochs and variables to the others.
         observed_months: how many months a forecast knows.
+        members: networks that are trained side by side from different initial weights; their predictions are averaged.
         model: the CNN-ViT.
         data: the cubes.
         augmentation: of training samples.
@@ -161,6 +166,7 @@ class ClimateConfig(RunConfig, kw_only=True, tag="climate"):
 
     objective: Objective = "emulate"
     observed_months: Positive = 6
+    members: Positive = 1
     model: CubeViTConfig
     data: CubeConfig = CubeConfig()
     augmentation: AugmentConfig = AugmentConfig()
@@ -173,10 +179,15 @@ class ClimateConfig(RunConfig, kw_only=True, tag="climate"):
             raise ValueError(f"observed_months={self.observed_months} leaves nothing of {year} to forecast")
         if self.objective == "forecast" and months is not None and months < year:
             raise ValueError(f"augmentation.months={months} cuts off what is to be forecast; set it to none")
-        for axis, crop in (("climate_time", months), ("geological_time", self.augmentation.epochs)):
+        for field, axis in (("months", "climate_time"), ("epochs", "geological_time")):
+            crop, size = getattr(self.augmentation, field), getattr(self.data.shape, axis)
             patch = getattr(self.model.patch, axis)
-            if crop is not None and (crop > getattr(self.data.shape, axis) or crop % patch):
-                raise ValueError(f"{crop} of the cube's {axis} do not divide into patches of {patch}")
+            if crop is not None and (crop > size or crop % patch):
+                raise ValueError(f"augmentation.{field}={crop} should be at most {size}, and a multiple of {patch}")
+        if self.augmentation.mirror and year > 1 and year % 2:
+            raise ValueError(
+                f"augmentation.mirror={self.augmentation.mirror} needs an even number of months, not {year}"
+            )
 
 
 class ClimateTask:
@@ -230,13 +241,18 @@ class ClimateTask:
             features = model.embed(inputs, coordinates).features_btgzyxc
             return self._loss(model.decoder(Tokens(*x, features), inputs, coordinates), batch)
 
-        self.stack = LayerStack(
-            layers="blocks",
-            embed_params=("stem",),
-            head_params=("stem", "decoder"),
-            embed=embed,
-            layer=layer,
-            head=head,
+        # An ensemble is small networks: no need to update them layer by layer.
+        self.stack = (
+            None
+            if config.members > 1
+            else LayerStack(
+                layers="blocks",
+                embed_params=("stem",),
+                head_params=("stem", "decoder"),
+                embed=embed,
+                layer=layer,
+                head=head,
+            )
         )
 
     @property
@@ -252,7 +268,7 @@ class ClimateTask:
 
     def prepare(self, workdir: Path) -> None:
         data = self.config.data
-        if (Path(data.path) / "zarr.json").exists():
+        if _is_store(data.path):
             return
         say(f"converting {data.path}")
         if (Path(data.path) / "inputs.csv").exists():
@@ -262,38 +278,69 @@ class ClimateTask:
 
     def open(self, workdir: Path) -> None:
         data = self.config.data
-        converted = workdir / _STORE
-        self.store = cubes.CubeStore.open(converted if converted.exists() else data.path)
+        self.store = cubes.CubeStore.open(data.path if _is_store(data.path) else workdir / _STORE)
         self._check_store()
         self.boundary = boundary.make_boundary(self.store, data.parameters)
-        self.train_planets = self.store.split["train"][: data.num_train_planets]
-        if not self.train_planets:
-            raise RequestError(f"{data.path}: no planet to train on")
+        planets = sorted(self.store.split["train"], key=lambda name: hashlib.sha256(name.encode()).digest())
+        self.train_planets = tuple(planets[: data.num_train_planets])
+        if len(self.train_planets) < 2:
+            raise RequestError(f"{data.path}: {len(self.train_planets)} planets to train on; at least 2 are needed")
+        if not self.store.split["heldout"] and not data.eval_glob:
+            raise RequestError(
+                f"{data.path}: too few planets to hold one out; name others with --config.data.eval_glob"
+            )
         self._grid, self._month_edges = self.store.grid, self.store.climate_time_edges
         self._lev, self._sigma_edges = self.store.lev, self.store.lev_edges
         self._standard = boundary.Standard.of(self.boundary, self.store.index(self.train_planets), self._grid)
-        statistics = self.store.statistics
-        self._scales = {
-            name: Scale(np.asarray(statistics[name]["level_mean"]), statistics[name]["std"]) for name in data.variables
-        }
+        self._scales = {name: self._scale(name) for name in data.variables}
+
+    def _scale(self, name: str) -> Scale:
+        known = self.store.statistics[name]
+        if self.config.data.num_train_planets:
+            cube = self.store.read_variable(name)[self.store.index(self.train_planets)]
+            known = statistics.summary(statistics.total(statistics.moments(planet, self._grid) for planet in cube))
+        if not known["std"]:
+            raise RequestError(f"{self.store.path}: {name} is the same everywhere in training: nothing to learn")
+        return Scale(np.asarray(known["level_mean"]), known["std"])
 
     def init(self, key: jax.Array) -> Params:
         try:
-            check_mesh(self.config.model, dict(jax.sharding.get_abstract_mesh().shape))
+            observed = self.config.objective != "emulate"
+            check_mesh(self.config.model, dict(jax.sharding.get_abstract_mesh().shape), observed=observed)
         except ValueError as error:
             raise RequestError(str(error)) from error
-        return nnx.to_pure_dict(nnx.state(self._new_model(key)))
+
+        def member(key):
+            return nnx.to_pure_dict(nnx.state(self._new_model(key)))
+
+        return member(key) if self.config.members == 1 else jax.vmap(member)(jax.random.split(key, self.config.members))
 
     def model(self, params: Params) -> CubeViT:
-        """The CNN-ViT with ``params`` in place."""
-        return nnx.merge(self.graphdef, params)
+        """The CNN-ViT with ``params`` in place; of an ensemble, its first member."""
+        first = params if self.config.members == 1 else jax.tree.map(lambda p: p[0], params)
+        return nnx.merge(self.graphdef, first)
+
+    def _of_members(self, function: Callable[[Params], Any], params: Params) -> Any:
+        """``function`` of each member's parameters, stacked on a leading axis."""
+        if self.config.members == 1:
+            return jax.tree.map(lambda x: x[None], function(params))
+        return jax.lax.map(function, params)
 
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key  # Each sample brings random words of its own, so that every portion of a batch draws the same.
         return self._undisturbed_loss(params, self._disturbed(batch))
 
+    @functools.cached_property
+    def _validation_step(self):
+        return jax.jit(self._undisturbed_loss)
+
     def _undisturbed_loss(self, params: Params, batch: Batch):
-        return self._loss(self.model(params)(self._inputs(batch), self._coordinates(batch)), batch)
+        """Summed over planets and members."""
+        totals = self._of_members(lambda member: self._loss(self._raw(member, batch), batch), params)
+        return jax.tree.map(jnp.sum, totals)
+
+    def _raw(self, member: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return nnx.merge(self.graphdef, member)(self._inputs(batch), self._coordinates(batch))
 
     def abstract_batch(self, mesh: jax.sharding.Mesh) -> Batch:
         data, s = self.config.data, self.config.data.shape
@@ -326,14 +373,13 @@ class ClimateTask:
         return batches.seed(self.config.train.seed).random_map(self._with_words)
 
     def validate(self, params: Params, mesh: jax.sharding.Mesh) -> dict[str, float]:
-        """The loss, and the error of surface temperature in K, of the validation planets."""
+        """The loss of the validation planets, undisturbed."""
         planets = self.store.split["validation"]
         if not planets:
             return {}
         total = weight = 0.0
-        step = jax.jit(self._undisturbed_loss)
         for batch in self._evaluation_batches(self.store, self.boundary, planets):
-            loss, count = step(params, put_batch(batch, mesh))
+            loss, count = self._validation_step(params, put_batch(batch, mesh))
             total, weight = total + float(loss), weight + float(count)
         return {"validation_loss": total / weight}
 
@@ -343,32 +389,62 @@ class ClimateTask:
     def predict(
         self, params: Params, mesh: jax.sharding.Mesh, store: cubes.CubeStore, planets: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
-        """Fields ``[planet, climate_time, geological_time, lev, lat, lon]`` of each variable in the store's units.
+        """The mean over the ensemble of what :meth:`predict_members` returns."""
+        members = self.predict_members(params, mesh, store, planets)
+        return {name: field.mean(axis=0) for name, field in members.items()}
 
-        A forecast's and a completion's are NaN where the model was shown the truth.
+    def predict_members(
+        self, params: Params, mesh: jax.sharding.Mesh, store: cubes.CubeStore, planets: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Fields ``[member, planet, climate_time, geological_time, lev, lat, lon]`` in the store's units.
+
+        Each is the mean of two predictions, for the planet and for its mirror image. A forecast is NaN in the months
+        the model was shown.
+
+        Args:
+            params: the weights.
+            mesh: where they live.
+            store: cubes on the grid and levels the model was trained on.
+            planets: names of those of its planets to predict.
         """
         inputs = self.boundary if store is self.store else boundary.make_boundary(store, self.config.data.parameters)
 
         @jax.jit
         def predict(params, batch, visible):
-            batch = batch | visible
-            raw = self.model(params)(self._inputs(batch), self._coordinates(batch))
-            fields = self._physical(raw, batch)
-            shown = {name: jnp.broadcast_to(v, fields[name].shape) for name, v in self._visible(batch).items()}
-            fields = {name: jnp.where(shown[name], jnp.nan, field) for name, field in fields.items()}
-            return {name: jax.sharding.reshard(field, P()) for name, field in fields.items()}
+            def member(params):
+                here, there = (
+                    self._physical(self._raw(params, view), view)
+                    for view in (batch | visible, self._mirrored(batch) | visible)
+                )
+                return {name: (field + _flipped(there[name], name)) / 2 for name, field in here.items()}
+
+            fields, shown = self._of_members(member, params), self._visible(batch | visible)
+            return {name: jax.sharding.reshard(jnp.where(shown[name], jnp.nan, x), P()) for name, x in fields.items()}
 
         results: list[dict[str, np.ndarray]] = []
         for batch in self._evaluation_batches(store, inputs, planets):
-            global_batch = put_batch(batch, mesh)
-            fields = None
+            global_batch, fields = put_batch(batch, mesh), None
             for visible in self._views(batch, mesh):
                 seen = {name: np.asarray(x) for name, x in predict(params, global_batch, visible).items()}
-                fields = (
-                    seen if fields is None else {n: np.where(np.isnan(fields[n]), seen[n], fields[n]) for n in seen}
-                )
+                fields = fields or seen
+                fields = {name: np.where(np.isnan(x), seen[name], x) for name, x in fields.items()}
             results.append(fields)
-        return {name: np.concatenate([r[name] for r in results])[: len(planets)] for name in results[0]}
+        return {n: np.concatenate([r[n] for r in results], axis=1)[:, : len(planets)] for n in results[0]}
+
+    def _mirrored(self, batch: Batch) -> Batch:
+        """The planets with their hemispheres exchanged."""
+        data = self.config.data
+        signs = {
+            "levels": [_augmented(name).mirror_sign for name in data.level_variables],
+            "surface": [_augmented(name).mirror_sign for name in data.surface_variables],
+            "maps": [variable.mirror_sign for variable in _AUGMENTED_MAPS],
+            "insolation": [1],
+        }
+        flipped = {
+            name: jnp.flip(batch[name], -2) * np.reshape(sign, (-1, 1, 1, 1, 1, 1)).astype(np.float32)
+            for name, sign in signs.items()
+        }
+        return batch | flipped
 
     def _new_model(self, key: jax.Array) -> CubeViT:
         data = self.config.data
@@ -384,6 +460,11 @@ class ClimateTask:
 
     def _check_store(self) -> None:
         data, store = self.config.data, self.store
+        if store.level_kind != "sigma":
+            raise RequestError(f"{data.path}: levels of {store.level_kind}, not sigma; convert with --levels sigma:...")
+        fold = store.provenance["request"].get("fold", data.fold)
+        if fold != data.fold:
+            raise RequestError(f"{data.path}: converted with fold {fold}; say --config.data.fold={fold}")
         layout = store.layout.shape("levels")
         wanted = tuple(getattr(data.shape, field) for field in data.shape.__struct_fields__)
         if layout != wanted:
@@ -411,20 +492,32 @@ class ClimateTask:
 
     def _with_words(self, cube: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
         batch = self._batch(cube, self.store, self.boundary)
-        words = rng.integers(0, 2**32, (len(cube["planet"]), 2), dtype=np.uint32)
-        return batch | {"words": words}
+        # Drawn for the whole batch, so that samples differ between processes and do not depend on their number.
+        words = rng.integers(0, 2**32, (self.config.train.batch_size, 2), dtype=np.uint32)
+        return batch | {"words": words[jax.process_index() :: jax.process_count()]}
 
-    def _evaluation_batches(self, store, inputs, planets):
-        """Batches that fill the devices; the last planet is repeated where they do not come out even."""
+    def _evaluation_batches(self, store: cubes.CubeStore, inputs: boundary.Boundary, planets: tuple[str, ...]):
+        """This process's rows of batches that fill the devices; the last planet is repeated where they do not come out
+        even."""
         shards = int(np.prod([jax.sharding.get_abstract_mesh().shape[axis] for axis in BATCH]))
         size = -(-self.config.eval_batch_size // shards) * shards
         padded = [*planets, *[planets[-1]] * (-len(planets) % size)]
-        for cube in cubes.evaluation_batches(store, padded, batch_size=size):
-            yield self._batch(cube, store, inputs) | {"words": np.zeros((size, 2), np.uint32)}
+        rows = size // jax.process_count()
+        first = rows * jax.process_index()
+        own = [place for start in range(first, len(padded), size) for place in range(start, start + rows)]
+        batches = cubes.evaluation_batches(store, [padded[place] for place in own], batch_size=rows)
+        batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+        for start, cube in zip(range(0, len(own), rows), batches, strict=True):
+            batch = self._batch(cube, store, inputs)
+            words = np.stack([np.zeros(rows, np.uint32), cube["planet"].astype(np.uint32)], axis=1)
+            for row, place in enumerate(own[start : start + rows]):
+                if place >= len(planets):  # Counts for nothing.
+                    batch["levels"][row] = batch["surface"][row] = np.nan
+            yield batch | {"words": words}
 
     def _disturbed(self, batch: Batch) -> Batch:
         """The batch as its random words say it is seen this time."""
-        keys = jax.vmap(jax.random.wrap_key_data)(batch["words"])
+        keys, noise_keys, _, crop_keys = _keys(batch)
         config, data = self.config.augmentation, self.config.data
         draws = draw(
             keys,
@@ -440,12 +533,12 @@ class ClimateTask:
             "insolation": [AUGMENTED["toa_incoming_shortwave_flux"]],
         }
         moved = {name: augment(batch[name], draws, variables) for name, variables in groups.items()}
-        noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
         shape = batch["parameters"].shape[1:]
         noise = config.parameters * jax.vmap(lambda key: jax.random.normal(key, shape))(noise_keys)
-        scaled = noise * jnp.asarray(self._standard.parameter_std, jnp.float32)
-        batch = batch | moved | {"parameters": batch["parameters"] + scaled, "hidden_keys": keys}
-        return self._cropped(batch, jax.vmap(jax.random.fold_in, (0, None))(keys, 3))
+        std = self._standard.parameter_std
+        scaled = noise * np.where(np.isfinite(std), std, 0.0).astype(np.float32)
+        batch = batch | moved | {"parameters": batch["parameters"] + scaled}
+        return self._cropped(batch, crop_keys)
 
     def _cropped(self, batch: Batch, keys: jax.Array) -> Batch:
         """Some consecutive months, and some epochs in their order, of each sample."""
@@ -494,8 +587,8 @@ class ClimateTask:
         else:
             epochs_bg, variables_bv = batch.get("visible_epochs"), batch.get("visible_variables")
             if epochs_bg is None:
-                keys = jax.vmap(jax.random.fold_in, (0, None))(batch["hidden_keys"], 2)
-                drawn = jax.vmap(lambda key: jax.random.uniform(key, (num_epochs + len(names),)))(keys)
+                *_, hidden_keys, _ = _keys(batch)
+                drawn = jax.vmap(lambda key: jax.random.uniform(key, (num_epochs + len(names),)))(hidden_keys)
                 epochs_bg, variables_bv = jnp.split(drawn > _HIDDEN, [num_epochs], axis=1)
             shown = [(epochs_bg & variables_bv[:, i : i + 1])[:, None, :, None, None, None] for i in range(len(names))]
         return dict(zip(names, shown, strict=True))
@@ -587,6 +680,21 @@ _OF_EPOCHS = ("parameters", "ages", "pressure", "present")
 _AUGMENTED_MAPS = [
     Variable(name, "fixed", mirror_sign=-1 if name in boundary.ANTISYMMETRIC else 1) for name in boundary.MAPS
 ]
+
+
+def _flipped(field: jax.Array, variable: str) -> jax.Array:
+    """A field ``[..., lat, lon]`` with hemispheres exchanged."""
+    return jnp.flip(field, -2) * _augmented(variable).mirror_sign
+
+
+def _is_store(path: str) -> bool:
+    return (Path(path) / "zarr.json").exists()
+
+
+def _keys(batch: Batch) -> tuple[jax.Array, ...]:
+    """Keys of each sample: for what :func:`draw` draws, noise on parameters, what is hidden, and crops."""
+    keys = jax.vmap(lambda words: jax.random.split(jax.random.wrap_key_data(words), 4))(batch["words"])
+    return tuple(keys[:, i] for i in range(4))
 
 
 def _augmented(name: str) -> Variable:

@@ -125,13 +125,6 @@ def test_mass_residual_is_relative():
     assert mass_residual(true * np.asarray([1.01, 0.99])[:, None, None, None], true, GRID) == pytest.approx(0.01)
 
 
-def test_a_reliable_ensemble_has_as_much_spread_as_error():
-    drawn = np.random.default_rng(3).normal(size=(5, 400, 1, 1, 6, 8))
-    result = spread_skill(drawn[1:], drawn[0], GRID)
-    assert result["ratio"] == pytest.approx(1, abs=0.02)
-    assert result["skill"] == pytest.approx(math.sqrt(5 / 4), abs=0.02)
-
-
 def test_weather_noise_is_that_of_climates_without_seasons():
     rng = np.random.default_rng(4)
     seasons = 100 * np.sin(np.arange(12.0))[:, None, None, None]
@@ -158,3 +151,10 @@ def test_selected_climates_keep_together(truth):
     assert chosen.planets == ("c", "a")
     np.testing.assert_array_equal(chosen.fields["ta"], truth.fields["ta"][[4, 1]])
     np.testing.assert_array_equal(chosen.parameters[:, 0], [4, 1])
+
+
+def test_a_reliable_ensemble_has_as_much_spread_as_error():
+    drawn = np.random.default_rng(3).normal(size=(5, 400, 1, 1, 6, 8))
+    result = spread_skill(drawn[1:], drawn[0], GRID)
+    assert result["ratio"] == pytest.approx(1, abs=0.02)
+    assert result["skill"] == pytest.approx(math.sqrt(5 / 4), abs=0.02)

