@@ -51,7 +51,7 @@ class Boundary:
         pressure: the same, nominal pressure at the surface in Pa.
         rotating: ``[planet]`` bool, whether the star moves over its sky.
         seasons: ``[planet]`` bool.
-        present: ``[planet, geological_time]`` bool. What is not there is zero everywhere else.
+        present: ``[planet, geological_time]`` bool. What is not there is zero everywhere else, but for its pressure.
     """
 
     maps: np.ndarray
@@ -163,7 +163,8 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
         parameters=_known(np.stack(chosen, axis=-1), store.present[..., None]),
         parameter_names=parameter_names,
         ages=_known(parameters["epoch_age"], store.present),
-        pressure=_known(parameters.get("surface_pressure", parameters["pN2"] + parameters["pCO2"]), store.present),
+        # Any pressure will do where there is no epoch, but none would be divided by.
+        pressure=np.where(store.present, _nominal_pressure(parameters), 1e5).astype(np.float32),
         rotating=~locked,
         seasons=seasons,
         present=store.present,
@@ -186,6 +187,10 @@ def _computed_insolation(store: CubeStore, parameters: dict[str, np.ndarray], sh
             raise RequestError(f"{store.path}: {store.planets[planet]}: {error}") from error
         light[planet, :, epoch] = insolation(store.grid, orbit, store.climate_time_edges)
     return light
+
+
+def _nominal_pressure(parameters: dict[str, np.ndarray]) -> np.ndarray:
+    return parameters.get("surface_pressure", parameters["pN2"] + parameters["pCO2"])
 
 
 def _comparable(name: str, values: np.ndarray) -> np.ndarray:

@@ -379,8 +379,9 @@ class ClimateTask:
             return {}
         total = weight = 0.0
         for batch in self._evaluation_batches(self.store, self.boundary, planets):
-            loss, count = self._validation_step(params, put_batch(batch, mesh))
-            total, weight = total + float(loss), weight + float(count)
+            for visible in self._views(batch, mesh):
+                loss, count = self._validation_step(params, put_batch(batch, mesh) | visible)
+                total, weight = total + float(loss), weight + float(count)
         return {"validation_loss": total / weight}
 
     def evaluate(self, params: Params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
@@ -419,7 +420,8 @@ class ClimateTask:
                 return {name: (field + _flipped(there[name], name)) / 2 for name, field in here.items()}
 
             fields, shown = self._of_members(member, params), self._visible(batch | visible)
-            return {name: jax.sharding.reshard(jnp.where(shown[name], jnp.nan, x), P()) for name, x in fields.items()}
+            fields, shown = jax.tree.map(lambda x: jax.sharding.reshard(x, P()), (fields, shown))
+            return {name: jnp.where(shown[name], jnp.nan, x) for name, x in fields.items()}
 
         results: list[dict[str, np.ndarray]] = []
         for batch in self._evaluation_batches(store, inputs, planets):

@@ -28,6 +28,8 @@ from tests.data.cubes import runs
 from tests.data.cubes.runs import write_run
 from tests.tasks.climates import get_config, write_ensemble
 
+pytestmark = pytest.mark.slow  # Each test compiles steps of the whole model.
+
 ONE, MANY = (1, 1, 1), (2, 2, 2)
 
 
@@ -46,11 +48,15 @@ def store(ensemble, tmp_path_factory):
 
 def changed(config, **fields):
     """``config`` with fields of its sections changed, as ``train__steps=3``."""
+
+    def replaced(section, path, value):
+        field, *rest = path
+        return msgspec.structs.replace(
+            section, **{field: replaced(getattr(section, field), rest, value) if rest else value}
+        )
+
     for field, value in fields.items():
-        *sections, leaf = field.split("__")
-        for section in reversed(sections):
-            value, leaf = msgspec.structs.replace(getattr(config, section), **{leaf: value}), section
-        config = msgspec.structs.replace(config, **{leaf: value})
+        config = replaced(config, field.split("__"), value)
     return config
 
 
@@ -72,7 +78,7 @@ def mesh_of(shape):
 
 
 def train(task, shape, steps=3):
-    """Losses and final parameters on a mesh."""
+    """The losses of the first steps on a mesh."""
     mesh = mesh_of(shape)
     with jax.set_mesh(mesh):
         program = make_program(task)
@@ -81,35 +87,28 @@ def train(task, shape, steps=3):
         for _, batch in zip(range(steps), task.training_data(), strict=False):
             state, metrics = step(state, put_batch(batch, mesh))
             losses.append(float(metrics["loss"]))
-    return losses, jax.device_get(state.params)
+    return losses
 
 
-def test_the_loss_falls(opened):
-    losses, _ = train(opened(train__steps=30), ONE, steps=30)
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-
-
-def test_mesh_and_accumulation_change_only_rounding(opened):
-    losses, params = train(opened(), ONE)
+def test_the_loss_falls_and_mesh_and_accumulation_change_only_rounding(opened):
+    losses = train(opened(train__steps=20), ONE, steps=20)
+    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
     for fields, shape in (({}, MANY), ({"train__microbatch_size": 1}, ONE)):
-        others, other_params = train(opened(**fields), shape)
-        np.testing.assert_allclose(others, losses, rtol=2e-4)
-        for a, b in zip(jax.tree.leaves(other_params), jax.tree.leaves(params), strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-3)
+        others = train(opened(train__steps=20, **fields), shape)
+        np.testing.assert_allclose(others, losses[: len(others)], rtol=2e-4)
 
 
-@pytest.mark.parametrize("objective", ["emulate", "complete"])
-def test_the_layer_stack_is_the_loss(opened, objective):
-    task, mesh = opened(objective=objective), mesh_of(ONE)
+def test_the_layer_stack_is_the_loss(opened):
+    task, mesh = opened(objective="complete", augmentation__months=2), mesh_of(ONE)
     with jax.set_mesh(mesh):
         params = jax.jit(task.init)(jax.random.key(0))
         batch, key = put_batch(next(iter(task.training_data())), mesh), jax.random.key(1)
 
         def stacked(params):
-            x = task.stack.embed({n: params[n] for n in task.stack.embed_params}, batch, key)
+            x = task.stack.embed(params, batch, key)
             for i in range(num_layers(params["blocks"])):
                 x = task.stack.layer(read(params["blocks"], i), x, batch)
-            return task.stack.head({n: params[n] for n in task.stack.head_params}, x, batch)[0]
+            return task.stack.head(params, x, batch)[0]
 
         plain = jax.jit(jax.value_and_grad(lambda p: task.loss(p, batch, key)[0]))(params)
         layered = jax.jit(jax.value_and_grad(stacked))(params)
@@ -119,7 +118,7 @@ def test_the_layer_stack_is_the_loss(opened, objective):
 
 def test_the_fused_step_trains_it_on_a_mesh(opened):
     fused = FusedAdafactor(peak_lr=3e-2, warmup_steps=2, min_dim_size_to_factor=8)
-    losses, _ = train(opened(optimizer=fused, train__steps=12, train__microbatch_size=2), MANY, steps=12)
+    losses = train(opened(optimizer=fused, train__steps=12, train__microbatch_size=2), MANY, steps=12)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
@@ -256,7 +255,7 @@ def test_fields_obey_physics(opened):
     task, mesh = opened(constraints__energy="projection"), mesh_of(ONE)
     planets = task.store.planets
     with jax.set_mesh(mesh):
-        params = jax.tree.map(lambda p: p + 0.3, jax.jit(task.init)(jax.random.key(0)))
+        params = jax.tree.map(lambda p: 1.1 * p + 0.01, jax.jit(task.init)(jax.random.key(0)))
         fields = task.predict(params, mesh, task.store, planets)
     light = task.boundary.insolation
     assert (fields["hus"] >= 0).all()
@@ -280,7 +279,7 @@ def _thickness(task):
 
 def test_a_resumed_run_is_one_that_never_stopped(store, tmp_path):
     # At a constant rate: another number of steps bends the rest of a schedule.
-    config = changed(get_config(store), optimizer__schedule="constant")
+    config = changed(get_config(store), optimizer__schedule="constant", train__batch_size=8)
     whole = loop.train(make_task(config), tmp_path / "whole", profile=False)
     loop.train(make_task(changed(config, train__steps=3)), tmp_path / "parts", profile=False)
     parts = loop.train(make_task(config), tmp_path / "parts", profile=False)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt32
 
 
@@ -76,7 +77,7 @@ def draw(
     Raises:
         ValueError: half a year is no whole number of climate times, and a mirrored sample may need one.
     """
-    may_shift = policy.mirror > 0 and (isinstance(seasons, jax.core.Tracer) or bool(jnp.any(seasons)))
+    may_shift = policy.mirror > 0 and (isinstance(seasons, jax.core.Tracer) or bool(np.any(np.asarray(seasons))))
     if may_shift and num_climate_time > 1 and num_climate_time % 2:
         raise ValueError(f"{num_climate_time=} should be even: a mirrored planet's seasons are half a year apart")
 
