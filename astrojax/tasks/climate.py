@@ -581,11 +581,10 @@ class ClimateTask:
         b, _, num_months, num_epochs = batch["maps"].shape[:4]
         if self.config.objective == "forecast":
             months = jnp.arange(num_months) < self.config.observed_months
-            shown = [jnp.broadcast_to(months[None, :, None, None, None, None], (b, num_months, 1, 1, 1, 1))] * len(
-                names
-            )
+            months = months[None, :, None, None, None, None]
+            shown = [jnp.broadcast_to(months, (b, num_months, 1, 1, 1, 1), out_sharding=P(BATCH))] * len(names)
         elif self.config.objective == "emulate":
-            shown = [jnp.zeros((b, 1, 1, 1, 1, 1), bool)] * len(names)
+            shown = [jnp.zeros((b, 1, 1, 1, 1, 1), bool, out_sharding=P(BATCH))] * len(names)
         else:
             epochs_bg, variables_bv = batch.get("visible_epochs"), batch.get("visible_variables")
             if epochs_bg is None:
