@@ -13,7 +13,7 @@ from astrojax.physics.grid import Grid
 Method = Literal["bilinear", "conservative"]
 
 # Fields are worked on in slabs whose source, intermediate and result stay in a core's caches.
-_SLAB_BYTES = 2 << 20
+_SLAB_BYTES = 4 << 20
 # The matrices are banded: a block of so many target columns, or rows, is multiplied with the source it needs alone.
 # Products this small also stay below the size from which OpenBLAS starts threads of its own.
 _BLOCK_COLUMNS, _BLOCK_ROWS = 32, 16

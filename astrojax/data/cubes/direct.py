@@ -15,30 +15,38 @@ from astrojax.data.cubes.transfer import Transfer
 from astrojax.data.cubes.variables import Group, Variable
 
 
-def read_cubes(plan: Plan, *, num_threads: int | None = None) -> dict[str, np.ndarray]:
+def read_cubes(
+    plan: Plan, *, out: dict[Group, np.ndarray] | None = None, num_threads: int | None = None
+) -> dict[str, np.ndarray]:
     """The plan's cubes without a store: what ``CubeStore.read`` returns for all its planets.
 
     Takes little more memory than the result.
 
     Args:
         plan: see :func:`plan_conversion`.
+        out: what an earlier call returned for a plan of the same shapes, to be written over: getting memory anew from
+            the system can take longer than filling it.
         num_threads: how many slabs are in work; all cores unless given.
 
     Raises:
         RequestError: a file is damaged, or lacks a variable.
+        ValueError: ``out`` has other shapes.
     """
     layout = plan.layout
-    result = {
-        group: np.empty((len(plan.planets), len(layout.variables[group]), *layout.shape(group)), np.float32)
+    shapes = {
+        group: (len(plan.planets), len(layout.variables[group]), *layout.shape(group))
         for group in GROUPS
         if layout.variables[group]
     }
+    result = out or {group: np.empty(shape, np.float32) for group, shape in shapes.items()}
+    if {group: array.shape for group, array in result.items()} != shapes:
+        raise ValueError(f"out should have the shapes {shapes}")
     num_threads = num_threads or len(os.sched_getaffinity(0))
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         for p, planet in enumerate(plan.planets):
-            cube = {group: out[p] for group, out in result.items()}
-            for out in cube.values():
-                out[:, :, [file is None for file in planet.files]] = np.nan
+            cube = {group: array[p] for group, array in result.items()}
+            for array in cube.values():
+                array[:, :, [file is None for file in planet.files]] = np.nan
             with open_epochs(planet.files) as sources:
                 work = _Shared(_slabs(sources, layout, cube))
                 for future in [pool.submit(work.do) for _ in range(num_threads)]:
