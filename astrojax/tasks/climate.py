@@ -336,8 +336,28 @@ class ClimateTask:
 
     def _undisturbed_loss(self, params: Params, batch: Batch):
         """Summed over planets and members."""
-        totals = self._of_members(lambda member: self._loss(self._raw(member, batch), batch), params)
-        return jax.tree.map(jnp.sum, totals)
+
+        def member_loss(member: Params):
+            return self._loss(self._raw(member, batch), batch)
+
+        if self.config.members == 1:
+            return member_loss(params)
+
+        # Each member's gradient is computed with its loss: what the backward pass needs of one is in memory at a time,
+        # and need not be kept on a stack until all the losses are known.
+        @jax.custom_vjp
+        def ensemble_loss(params):
+            return jax.tree.map(jnp.sum, jax.lax.map(member_loss, params))
+
+        def forward(params):
+            totals, gradients = jax.lax.map(jax.value_and_grad(member_loss, has_aux=True), params)
+            return jax.tree.map(jnp.sum, totals), gradients
+
+        def backward(gradients, cotangents):
+            return (jax.tree.map(lambda g: g * cotangents[0].astype(g.dtype), gradients),)
+
+        ensemble_loss.defvjp(forward, backward)
+        return ensemble_loss(params)
 
     def _raw(self, member: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return nnx.merge(self.graphdef, member)(self._inputs(batch), self._coordinates(batch))

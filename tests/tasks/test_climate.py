@@ -98,6 +98,11 @@ def test_the_loss_falls_and_mesh_and_accumulation_change_only_rounding(opened):
         np.testing.assert_allclose(others, losses[: len(others)], rtol=2e-4)
 
 
+def test_mesh_and_accumulation_change_an_ensemble_by_rounding_only(opened):
+    plain = train(opened(members=2), ONE)
+    np.testing.assert_allclose(train(opened(members=2, train__microbatch_size=2), MANY), plain, rtol=2e-4)
+
+
 def test_the_layer_stack_is_the_loss(opened):
     task, mesh = opened(objective="complete", augmentation__months=2), mesh_of(ONE)
     with jax.set_mesh(mesh):
@@ -201,8 +206,12 @@ def test_an_ensemble_is_its_members(opened):
         params = jax.jit(pair.init)(jax.random.key(0))
         members = [jax.tree.map(lambda p, i=i: p[i], params) for i in range(2)]
         batch = put_batch(next(iter(pair.training_data())), mesh)
-        total, weight = jax.jit(pair.loss)(params, batch, jax.random.key(0))
-        parts = [jax.jit(one.loss)(member, batch, jax.random.key(0)) for member in members]
+
+        def loss_and_gradient(task, params):
+            return jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, batch, jax.random.key(0))
+
+        (total, weight), gradient = loss_and_gradient(pair, params)
+        parts, gradients = zip(*(loss_and_gradient(one, member) for member in members), strict=True)
         planets = pair.store.split["heldout"]
         fields = pair.predict_members(params, mesh, pair.store, planets)
         alone = [one.predict(member, mesh, one.store, planets)["ts"] for member in members]
@@ -210,6 +219,9 @@ def test_an_ensemble_is_its_members(opened):
     assert float(total) == pytest.approx(sum(float(t) for t, _ in parts), rel=1e-5)
     assert float(weight) == pytest.approx(sum(float(w) for _, w in parts), rel=1e-5)
     assert float(parts[0][0]) != float(parts[1][0])
+    stacked = jax.tree.map(lambda *g: jnp.stack(g), *gradients)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(stacked), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * float(jnp.abs(b).max()))
     np.testing.assert_allclose(fields["ts"], np.stack(alone), rtol=1e-5)
     np.testing.assert_allclose(mean, np.mean(alone, axis=0), rtol=1e-5)
 
