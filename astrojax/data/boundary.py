@@ -10,6 +10,7 @@ import numpy as np
 
 from astrojax.data.cubes.store import CubeStore
 from astrojax.errors import RequestError
+from astrojax.physics.circulation import Response, coriolis_parameter, linear_response, rotation_number
 from astrojax.physics.constants import STEFAN_BOLTZMANN
 from astrojax.physics.grid import area_mean
 from astrojax.physics.insolation import Orbit, insolation
@@ -23,6 +24,10 @@ MAPS = (
     "annual_insolation",
     "coriolis_parameter",  # radians per day
     "absolute_coriolis_parameter",
+    # How a layer of air would answer to this month's light, by linear theory: its wind, and where it would be warm.
+    "linear_eastward_wind",
+    "linear_northward_wind",
+    "linear_thickness",
     "sine_of_latitude",
     "absolute_sine_of_latitude",
     "land_area_fraction",
@@ -30,10 +35,13 @@ MAPS = (
 )
 
 # Those that change their sign where hemispheres change places: what tells them apart.
-ANTISYMMETRIC = ("coriolis_parameter", "sine_of_latitude")
+ANTISYMMETRIC = ("coriolis_parameter", "linear_northward_wind", "sine_of_latitude")
 
 # Parameters that span decades, so that ratios matter and not differences.
 _LOGARITHMIC = ("rotation_period", "orbital_period", "surface_pressure", "pN2", "pCO2", "pCH4")
+# Of the linear response, in the time that a wave takes for a planet's radius, about half a day: friction and cooling
+# within days, as Gill (1980) and Showman and Polvani (2011) chose.
+_DAMPING = 0.2
 # A planet has seasons where a latitude's months differ by more than this part of its strongest light.
 _SEASONS_FROM = 1e-2
 
@@ -132,18 +140,23 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
         light = _computed_insolation(store, parameters, shape)
     annual = np.broadcast_to(light.mean(1, keepdims=True), shape)
     everywhere = np.broadcast_to(area_mean(annual, store.grid)[..., None, None], shape)
-    sine = np.sin(np.deg2rad(store.grid.lat))[:, None]
-    turn = 2 * np.pi / parameters["rotation_period"]
-    coriolis = np.broadcast_to(2 * turn[:, None, :, None, None] * sine, shape)
+    lat = store.grid.lat[:, None]
+    sine, days = np.sin(np.deg2rad(lat)), parameters["rotation_period"][:, None, :, None, None]
+    coriolis = np.broadcast_to(coriolis_parameter(days, lat), shape)
+    emission = (everywhere / STEFAN_BOLTZMANN) ** 0.25
+    response = _linear_response(store, light / np.where(everywhere > 0, everywhere, 1), emission, parameters)
     land = field("sftlf")
     maps = {
         "emission_temperature": (light / STEFAN_BOLTZMANN) ** 0.25,
         "annual_emission_temperature": (annual / STEFAN_BOLTZMANN) ** 0.25,
-        "global_emission_temperature": (everywhere / STEFAN_BOLTZMANN) ** 0.25,
+        "global_emission_temperature": emission,
         "insolation": light,
         "annual_insolation": annual,
         "coriolis_parameter": coriolis,
         "absolute_coriolis_parameter": np.abs(coriolis),
+        "linear_eastward_wind": response.eastward,
+        "linear_northward_wind": response.northward,
+        "linear_thickness": response.thickness,
         "sine_of_latitude": np.broadcast_to(sine, shape),
         "absolute_sine_of_latitude": np.broadcast_to(np.abs(sine), shape),
         "land_area_fraction": land,
@@ -187,6 +200,18 @@ def _computed_insolation(store: CubeStore, parameters: dict[str, np.ndarray], sh
             raise RequestError(f"{store.path}: {store.planets[planet]}: {error}") from error
         light[planet, :, epoch] = insolation(store.grid, orbit, store.climate_time_edges)
     return light
+
+
+def _linear_response(store: CubeStore, heating, emission_temperature, parameters: dict[str, np.ndarray]) -> Response:
+    response = Response(*(np.zeros(heating.shape) for _ in Response._fields))
+    for planet, epoch in np.argwhere(store.present):
+        temperature = emission_temperature[planet, 0, epoch, 0, 0]
+        rotation_period, radius = (parameters[name][planet, epoch] for name in ("rotation_period", "radius"))
+        rotation = rotation_number(temperature, rotation_period, radius)
+        here = linear_response(heating[planet, :, epoch], rotation, _DAMPING, store.grid)
+        for whole, part in zip(response, here, strict=True):
+            whole[planet, :, epoch] = part
+    return response
 
 
 def _nominal_pressure(parameters: dict[str, np.ndarray]) -> np.ndarray:

@@ -23,3 +23,6 @@ TRIPLE_POINT = 273.16
 
 # Pa. To which potential temperature refers: Glossary of Meteorology, American Meteorological Society.
 REFERENCE_PRESSURE = 1e5
+
+# s. That in which rotation periods are given, whatever a planet's own day.
+SECONDS_PER_DAY = 86_400.0

@@ -52,6 +52,10 @@ def test_maps_are_what_their_names_say(store):
     present = store.present[:, None, :, None, None]
     np.testing.assert_allclose(maps["coriolis_parameter"][0, 0, 0], 4 * np.pi * sine * np.ones(16), rtol=1e-5)
     np.testing.assert_allclose(maps["insolation"] * present, 5.670374e-8 * maps["emission_temperature"] ** 4, rtol=1e-3)
+    # Air rises under the star of the tidally locked planet, at 180 degrees east, and leaves it aloft to both sides.
+    equator, noon = slice(3, 5), 8
+    assert (maps["linear_eastward_wind"][2, 0, 0, equator, noon + 2] > 0).all()
+    assert (maps["linear_eastward_wind"][2, 0, 0, equator, noon - 2] < 0).all()
     assert (maps["land_area_fraction"][1] == 1).all()
     assert (maps["land_area_fraction"][0] == 0).all()
     for name, values in maps.items():
