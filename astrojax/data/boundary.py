@@ -14,9 +14,10 @@ from astrojax.physics.circulation import Response, coriolis_parameter, linear_re
 from astrojax.physics.constants import STEFAN_BOLTZMANN
 from astrojax.physics.grid import area_mean
 from astrojax.physics.insolation import Orbit, insolation
+from astrojax.physics.scattering import scattered_share
 
 MAPS = (
-    # K. What would radiate as much: this month here, all year here, all year everywhere.
+    # K. What would radiate as much as clear air lets through: this month here, all year here, all year everywhere.
     "emission_temperature",
     "annual_emission_temperature",
     "global_emission_temperature",
@@ -143,12 +144,18 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
     lat = store.grid.lat[:, None]
     sine, days = np.sin(np.deg2rad(lat)), parameters["rotation_period"][:, None, :, None, None]
     coriolis = np.broadcast_to(coriolis_parameter(days, lat), shape)
-    emission = (everywhere / STEFAN_BOLTZMANN) ** 0.25
+    column = _nominal_pressure(parameters) / parameters["gravity"]
+    let_through = 1 - scattered_share(parameters["stellar_temperature"], column)[:, None, :, None, None]
+
+    def emission_temperature(light):
+        return (light * np.where(present_ptgyx, let_through, 0.0) / STEFAN_BOLTZMANN) ** 0.25
+
+    emission = emission_temperature(everywhere)
     response = _linear_response(store, light / np.where(everywhere > 0, everywhere, 1), emission, parameters)
     land = field("sftlf")
     maps = {
-        "emission_temperature": (light / STEFAN_BOLTZMANN) ** 0.25,
-        "annual_emission_temperature": (annual / STEFAN_BOLTZMANN) ** 0.25,
+        "emission_temperature": emission_temperature(light),
+        "annual_emission_temperature": emission_temperature(annual),
         "global_emission_temperature": emission,
         "insolation": light,
         "annual_insolation": annual,

@@ -7,6 +7,7 @@ from astrojax.data import cubes
 from astrojax.data.boundary import ANTISYMMETRIC, MAPS, Standard, make_boundary
 from astrojax.errors import RequestError
 from astrojax.physics.grid import area_mean
+from astrojax.physics.scattering import scattered_share
 from tests.data.cubes.runs import write_run
 
 PARAMETERS = ("instellation", "tidally_locked", "pCO2", "land_area_fraction")
@@ -51,7 +52,11 @@ def test_maps_are_what_their_names_say(store):
     sine = np.sin(np.deg2rad(store.grid.lat))[:, None]
     present = store.present[:, None, :, None, None]
     np.testing.assert_allclose(maps["coriolis_parameter"][0, 0, 0], 4 * np.pi * sine * np.ones(16), rtol=1e-5)
-    np.testing.assert_allclose(maps["insolation"] * present, 5.670374e-8 * maps["emission_temperature"] ** 4, rtol=1e-3)
+    parameters = dict(zip(store.parameter_names, np.moveaxis(store.parameters, -1, 0), strict=True))
+    column = (parameters["pN2"] + parameters["pCO2"]) / parameters["gravity"]
+    clear = 1 - scattered_share(parameters["stellar_temperature"], column)[:, None, :, None, None]
+    radiated = 5.670374e-8 * maps["emission_temperature"] ** 4
+    np.testing.assert_allclose(maps["insolation"] * present * np.nan_to_num(clear), radiated, rtol=1e-3)
     # Air rises under the star of the tidally locked planet, at 180 degrees east, and leaves it aloft to both sides.
     equator, noon = slice(3, 5), 8
     assert (maps["linear_eastward_wind"][2, 0, 0, equator, noon + 2] > 0).all()
