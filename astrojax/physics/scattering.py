@@ -28,6 +28,7 @@ def scattered_share(stellar_temperature, column):
     """
     temperature, column = np.asarray(stellar_temperature)[..., None], np.asarray(column)[..., None]
     # Planck's law, per unit of the wavelength's logarithm.
-    light = _WAVELENGTHS**-4 / np.expm1(_C2 / (_WAVELENGTHS * temperature))
+    with np.errstate(over="ignore"):  # There is no light where the exponential is beyond numbers.
+        light = _WAVELENGTHS**-4 / np.expm1(_C2 / (_WAVELENGTHS * temperature))
     path = 0.75 * rayleigh_optical_depth(_WAVELENGTHS, column)
     return np.sum(light * path / (1 + path), axis=-1) / np.sum(light, axis=-1)
