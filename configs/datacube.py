@@ -13,8 +13,8 @@
 | 30m    | 3.1e7      | one GPU, ensembles on 32 x 64 cells                         |
 | 2b5    | 2.54e9     | two 24 GB cards, ensembles of thousands of runs             |
 
-Only `tiny` has been trained: the R2 of surface temperature on planets it has never seen is 0.89, and the README says where
-it beats the usual baselines and where it does not. The memory of `2b5` is known from compiling its very step
+Only `tiny` has been trained: the R2 of surface temperature on planets it has never seen is 0.89, and the README says
+where it beats the usual baselines and where it does not. The memory of `2b5` is known from compiling its very step
 (benchmarks/results/plans_datacube.json); an ensemble that it would take to train it does not exist yet.
 """
 
