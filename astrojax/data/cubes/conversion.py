@@ -127,7 +127,10 @@ def _convert_planets(
                     records[futures[future].index] = future.result()
                     progress.show(futures[future])
             except BrokenProcessPool as error:
-                raise RunError("a process of the conversion died (out of memory?); the same command goes on") from error
+                raise RunError(
+                    "a process of the conversion died (out of memory, or called by a script without "
+                    "if __name__ == '__main__'?); the same command goes on"
+                ) from error
             finally:
                 pool.shutdown(cancel_futures=True)
     progress.end()
