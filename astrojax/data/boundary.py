@@ -41,7 +41,7 @@ ANTISYMMETRIC = ("coriolis_parameter", "linear_northward_wind", "sine_of_latitud
 # Parameters that span decades, so that ratios matter and not differences.
 _LOGARITHMIC = ("rotation_period", "orbital_period", "surface_pressure", "pN2", "pCO2", "pCH4")
 # Of the linear response, in the time that a wave takes for a planet's radius, about half a day: friction and cooling
-# within days, as Gill (1980) and Showman and Polvani (2011) chose.
+# within two or three days.
 _DAMPING = 0.2
 # A planet has seasons where a latitude's months differ by more than this part of its strongest light.
 _SEASONS_FROM = 1e-2

@@ -26,22 +26,18 @@ def coriolis_parameter(rotation_period, lat):
     return 4 * np.pi / rotation_period * np.sin(np.deg2rad(lat))
 
 
-def wave_speed(temperature, gas_constant=GAS_CONSTANT_N2, kappa=KAPPA_DIATOMIC):
-    """m s-1, of long internal gravity waves in an isothermal atmosphere of ``temperature`` in K: buoyancy frequency
-    times scale height."""
-    return np.sqrt(kappa * gas_constant * temperature)
-
-
 def rotation_number(temperature, rotation_period, radius):
     """The planet's radius over the length at which rotation turns a long wave, ``2 Omega a / c``; its inverse root is
-    the equatorial deformation radius over the planet's radius (Haqq-Misra et al. 2018, ApJ 852, 67).
+    the equatorial deformation radius over the planet's radius (Haqq-Misra et al. 2018, ApJ 852, 67). The wave is one of
+    internal gravity in isothermal nitrogen: its speed is the buoyancy frequency times the scale height.
 
     Args:
         temperature: K, of the whole planet.
         rotation_period: days of 86 400 s.
         radius: m.
     """
-    return 4 * np.pi * radius / (rotation_period * SECONDS_PER_DAY * wave_speed(temperature))
+    speed = np.sqrt(KAPPA_DIATOMIC * GAS_CONSTANT_N2 * temperature)
+    return 4 * np.pi * radius / (rotation_period * SECONDS_PER_DAY * speed)
 
 
 def linear_response(heating: np.ndarray, rotation: float, damping: float, grid: Grid) -> Response:
@@ -64,8 +60,7 @@ def linear_response(heating: np.ndarray, rotation: float, damping: float, grid: 
     """
     n, num_lon = heating.shape[-2:]
     anomaly = heating - area_mean(heating, grid)[..., None, None]
-    waves = np.moveaxis(np.fft.rfft(anomaly.reshape(-1, n, num_lon), axis=-1), 0, -1)  # [lat, wave, field]
-    waves = np.moveaxis(waves, 1, 0)
+    waves = np.fft.rfft(anomaly.reshape(-1, n, num_lon), axis=-1).T  # [wave, lat, field]
     zonal = np.arange(waves.shape[0], dtype=np.float64)
     zonal[-1] *= num_lon % 2  # The shortest wave of an even number of cells has no slope at their centres.
     lat, edges = np.deg2rad(grid.lat), np.deg2rad(grid.lat_edges)
@@ -95,6 +90,6 @@ def linear_response(heating: np.ndarray, rotation: float, damping: float, grid: 
     flow = np.linalg.solve(system, forcing)
 
     def field(x):
-        return np.fft.irfft(np.moveaxis(x, (0, 1, 2), (2, 1, 0)), num_lon, axis=-1).reshape(heating.shape)
+        return np.fft.irfft(x.T, num_lon, axis=-1).reshape(heating.shape)
 
     return Response(field(flow[:, u]), field(to_rows @ flow[:, v]), field(flow[:, h]))

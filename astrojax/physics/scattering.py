@@ -6,7 +6,7 @@ import numpy as np
 _C2 = 14387.76877
 # kg m-2, the column of Earth's standard atmosphere.
 _STANDARD_COLUMN = 101_325 / 9.80665
-# micrometres. Less than 1e-4 of the light of a star of 2000 to 10,000 K lies beyond.
+# micrometres. Less than a thousandth of the light of a star of 2000 to 10,000 K lies beyond.
 _WAVELENGTHS = np.geomspace(0.1, 60, 400)
 
 
