@@ -11,7 +11,7 @@ COLUMN = 101_325 / 9.80665
 
 
 def test_the_optical_depth_is_that_of_earths_air():
-    # Bodhaine et al. 1999 (J. Atmos. Oceanic Technol. 16, 1854), table 3: sea level, 550 nm.
+    # Green light at sea level; tabulations differ by a few per cent (Bodhaine et al. 1999).
     assert rayleigh_optical_depth(0.55, COLUMN) == pytest.approx(0.0973, rel=0.01)
     assert rayleigh_optical_depth(0.55, 2 * COLUMN) == pytest.approx(2 * rayleigh_optical_depth(0.55, COLUMN))
 
