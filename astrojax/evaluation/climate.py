@@ -49,8 +49,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         member_cubes = task.predict_members(params, mesh, store, planets)
         if jax.process_index():
             return {}
-        truth = climates(store, planets, data)
-    train = climates(task.store, task.train_planets, data)
+        truth = climates(task, store, planets)
+    train = climates(task, task.store, task.train_planets)
     predicted_cubes = {name: members.mean(axis=0) for name, members in member_cubes.items()}
     present = store.present[store.index(planets)]
     predicted = {name: _samples(cube, present) for name, cube in predicted_cubes.items()}
@@ -100,9 +100,9 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     return _summary(result)
 
 
-def climates(store: cubes.CubeStore, planets: tuple[str, ...], data) -> Climates:
-    """The planet-epochs of ``planets`` that a store has, with the inputs that a model of ``data`` sees."""
-    inputs = boundary.make_boundary(store, data.parameters)
+def climates(task, store: cubes.CubeStore, planets: tuple[str, ...]) -> Climates:
+    """The planet-epochs of ``planets`` that a store has, with the inputs that the task's model sees."""
+    inputs = task.boundary_of(store)
     index = store.index(planets)
     present = store.present[index]
     return Climates(
@@ -112,7 +112,7 @@ def climates(store: cubes.CubeStore, planets: tuple[str, ...], data) -> Climates
         parameters=inputs.parameters[index][present],
         boundary_names=boundary.MAPS,
         boundary=_samples(np.moveaxis(inputs.maps[index][..., 0, :, :], 1, 3), present),
-        fields={name: _samples(store.read_variable(name)[index], present) for name in data.variables},
+        fields={name: _samples(store.read_variable(name)[index], present) for name in task.config.data.variables},
         lev=store.lev,
         grid=store.grid,
     )

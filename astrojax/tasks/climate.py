@@ -414,6 +414,10 @@ class ClimateTask:
         members = self.predict_members(params, mesh, store, planets)
         return {name: field.mean(axis=0) for name, field in members.items()}
 
+    def boundary_of(self, store: cubes.CubeStore) -> boundary.Boundary:
+        """What the model is told of a store's planets; made anew for another store than the task's own."""
+        return self.boundary if store is self.store else boundary.make_boundary(store, self.config.data.parameters)
+
     def predict_members(
         self, params: Params, mesh: jax.sharding.Mesh, store: cubes.CubeStore, planets: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
@@ -428,7 +432,7 @@ class ClimateTask:
             store: cubes on the grid and levels the model was trained on.
             planets: names of those of its planets to predict.
         """
-        inputs = self.boundary if store is self.store else boundary.make_boundary(store, self.config.data.parameters)
+        inputs = self.boundary_of(store)
 
         @jax.jit
         def predict(params, batch, visible):
