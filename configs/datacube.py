@@ -20,7 +20,8 @@ where it beats the usual baselines and where it does not. The memory of `2b5` is
 
 from astrojax.models.cube_vit import CubeViTConfig, Heads, Patch, Window
 from astrojax.precision import Precision
-from astrojax.tasks.climate import AugmentConfig, ClimateConfig, ConstraintConfig, CubeConfig, CubeShape
+from astrojax.tasks.climate import ClimateConfig, ConstraintConfig, CubeConfig, CubeShape
+from astrojax.tasks.climate_samples import AugmentConfig
 from astrojax.train.optimizers import AdamW, FusedAdafactor
 from astrojax.train.task import CheckpointConfig, TrainConfig
 

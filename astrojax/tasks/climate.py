@@ -1,6 +1,5 @@
 """The climate task: a 5-D CNN-ViT that emulates, forecasts or completes climates, judged on planets never seen."""
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from astrojax.config import Config, Fraction, NonNegative, NonNegativeFloat, Positive
+from astrojax.config import Config, NonNegative, NonNegativeFloat, Positive
 from astrojax.console import say
 from astrojax.data import boundary, cubes
 from astrojax.data.cubes import statistics
@@ -34,12 +33,12 @@ from astrojax.models.cube_vit import (
     check_cube,
     check_mesh,
 )
-from astrojax.ops.augment import VARIABLES as AUGMENTED
-from astrojax.ops.augment import Policy, Variable, augment, draw
 from astrojax.parallel.mesh import UNIT_MESH
 from astrojax.parallel.sharding import BATCH, abstract_batch, put_batch
 from astrojax.physics.constraints import DryMass, EnergyBalance, WaterNonNegativity, energy_imbalance
 from astrojax.physics.grid import layer_mass, regular
+from astrojax.tasks import climate_samples as samples
+from astrojax.tasks.climate_samples import AugmentConfig
 from astrojax.train.task import Batch, LayerStack, Params, RunConfig
 
 Objective = Literal["emulate", "forecast", "complete"]
@@ -104,32 +103,6 @@ class CubeConfig(Config):
     @property
     def variables(self) -> tuple[str, ...]:
         return self.level_variables + self.surface_variables
-
-
-class AugmentConfig(Config):
-    """How training samples are disturbed (:mod:`astrojax.ops.augment`).
-
-    Attributes:
-        noise, smooth, smooth_bound, roll, mirror: see :class:`astrojax.ops.augment.Policy`.
-        parameters: standard deviation of noise on the standardised parameters of each epoch. A network could tell a
-            score of planets apart by any of them and learn each by heart.
-        months: how many consecutive months of a sample are seen at a time, from anywhere in its year; None: all.
-        epochs: how many of its epochs, in their order; None: all. Fewer of both make room for more planets in a batch.
-    """
-
-    noise: Fraction = 0.0
-    smooth: Fraction = 0.0
-    smooth_bound: Fraction = 0.25
-    roll: Fraction = 1.0
-    mirror: Fraction = 0.5
-    parameters: NonNegativeFloat = 0.15
-    months: Positive | None = None
-    epochs: Positive | None = None
-
-    @property
-    def policy(self) -> Policy:
-        names = [field.name for field in dataclasses.fields(Policy)]
-        return Policy(**{name: getattr(self, name) for name in names})
 
 
 class ConstraintConfig(Config):
@@ -219,6 +192,7 @@ class ClimateTask:
             name: Scale(np.zeros(shape.lev if name in data.level_variables else 1), 1.0) for name in data.variables
         }
         self._standard = _no_standard(len(boundary.MAPS), len(data.parameters))
+        self._groups = samples.augmented_groups(data.level_variables, data.surface_variables)
         with jax.sharding.use_abstract_mesh(UNIT_MESH):
             self.graphdef = nnx.graphdef(jax.eval_shape(lambda: self._new_model(jax.random.key(0))))
             block = nnx.graphdef(jax.eval_shape(lambda: Block(config.model, rngs=nnx.Rngs(params=jax.random.key(0)))))
@@ -439,9 +413,9 @@ class ClimateTask:
             def member(params):
                 here, there = (
                     self._physical(self._raw(params, view), view)
-                    for view in (batch | visible, self._mirrored(batch) | visible)
+                    for view in (batch | visible, samples.mirrored(batch, self._groups) | visible)
                 )
-                return {name: (field + _flipped(there[name], name)) / 2 for name, field in here.items()}
+                return {name: (field + samples.flipped(there[name], name)) / 2 for name, field in here.items()}
 
             fields, shown = self._of_members(member, params), self._visible(batch | visible)
             fields, shown = jax.tree.map(lambda x: jax.sharding.reshard(x, P()), (fields, shown))
@@ -456,21 +430,6 @@ class ClimateTask:
                 fields = {name: np.where(np.isnan(x), seen[name], x) for name, x in fields.items()}
             results.append(fields)
         return {n: np.concatenate([r[n] for r in results], axis=1)[:, : len(planets)] for n in results[0]}
-
-    def _mirrored(self, batch: Batch) -> Batch:
-        """The planets with their hemispheres exchanged."""
-        data = self.config.data
-        signs = {
-            "levels": [_augmented(name).mirror_sign for name in data.level_variables],
-            "surface": [_augmented(name).mirror_sign for name in data.surface_variables],
-            "maps": [variable.mirror_sign for variable in _AUGMENTED_MAPS],
-            "insolation": [1],
-        }
-        flipped = {
-            name: jnp.flip(batch[name], -2) * np.reshape(sign, (-1, 1, 1, 1, 1, 1)).astype(np.float32)
-            for name, sign in signs.items()
-        }
-        return batch | flipped
 
     def _new_model(self, key: jax.Array) -> CubeViT:
         data = self.config.data
@@ -542,47 +501,7 @@ class ClimateTask:
             yield batch | {"words": words}
 
     def _disturbed(self, batch: Batch) -> Batch:
-        """The batch as its random words say it is seen this time."""
-        keys, noise_keys, _, crop_keys = _keys(batch)
-        config, data = self.config.augmentation, self.config.data
-        draws = draw(
-            keys,
-            config.policy,
-            rotating=batch["rotating"],
-            seasons=batch["seasons"],
-            num_climate_time=data.shape.climate_time,
-        )
-        groups = {
-            "levels": [_augmented(name) for name in data.level_variables],
-            "surface": [_augmented(name) for name in data.surface_variables],
-            "maps": _AUGMENTED_MAPS,
-            "insolation": [AUGMENTED["toa_incoming_shortwave_flux"]],
-        }
-        moved = {name: augment(batch[name], draws, variables) for name, variables in groups.items()}
-        shape = batch["parameters"].shape[1:]
-        noise = config.parameters * jax.vmap(lambda key: jax.random.normal(key, shape))(noise_keys)
-        std = self._standard.parameter_std
-        scaled = noise * np.where(np.isfinite(std), std, 0.0).astype(np.float32)
-        batch = batch | moved | {"parameters": batch["parameters"] + scaled}
-        return self._cropped(batch, crop_keys)
-
-    def _cropped(self, batch: Batch, keys: jax.Array) -> Batch:
-        """Some consecutive months, and some epochs in their order, of each sample."""
-        config, s = self.config.augmentation, self.config.data.shape
-        if config.months is None and config.epochs is None:
-            return batch
-        months, epochs = config.months or s.climate_time, config.epochs or s.geological_time
-
-        def crop(sample, key):
-            first_key, epochs_key = jax.random.split(key)
-            first = jax.random.randint(first_key, (), 0, s.climate_time) if months < s.climate_time else 0
-            t = (first + jnp.arange(months)) % s.climate_time
-            g = jnp.sort(jax.random.permutation(epochs_key, s.geological_time)[:epochs])
-            cubes = {name: sample[name][:, t][:, :, g] for name in _CUBES}
-            return sample | cubes | {name: sample[name][g] for name in _OF_EPOCHS}
-
-        parts = jax.vmap(crop)({name: batch[name] for name in (*_CUBES, *_OF_EPOCHS)}, keys)
-        return batch | parts
+        return samples.disturbed(batch, self.config.augmentation, self._groups, self._standard.parameter_std)
 
     def _inputs(self, batch: Batch) -> Inputs:
         observed = None if self.config.objective == "emulate" else self._observed(batch)
@@ -612,7 +531,7 @@ class ClimateTask:
         else:
             epochs_bg, variables_bv = batch.get("visible_epochs"), batch.get("visible_variables")
             if epochs_bg is None:
-                *_, hidden_keys, _ = _keys(batch)
+                hidden_keys = samples.keys(batch).hidden
                 drawn = jax.vmap(lambda key: jax.random.uniform(key, (num_epochs + len(names),)))(hidden_keys)
                 epochs_bg, variables_bv = jnp.split(drawn > _HIDDEN, [num_epochs], axis=1)
             shown = [(epochs_bg & variables_bv[:, i : i + 1])[:, None, :, None, None, None] for i in range(len(names))]
@@ -697,35 +616,9 @@ class ClimateTask:
 
 _STORE = Path("data/cubes.zarr")
 
-# What of a batch has the axes of a cube, and what has one number, or some, for each epoch.
-_CUBES = ("levels", "surface", "maps", "insolation")
-_OF_EPOCHS = ("parameters", "ages", "pressure", "present")
-
-# Boundary maps are moved with the fields and otherwise left alone.
-_AUGMENTED_MAPS = [
-    Variable(name, "fixed", mirror_sign=-1 if name in boundary.ANTISYMMETRIC else 1) for name in boundary.MAPS
-]
-
-
-def _flipped(field: jax.Array, variable: str) -> jax.Array:
-    """A field ``[..., lat, lon]`` with hemispheres exchanged."""
-    return jnp.flip(field, -2) * _augmented(variable).mirror_sign
-
 
 def _is_store(path: str) -> bool:
     return (Path(path) / "zarr.json").exists()
-
-
-def _keys(batch: Batch) -> tuple[jax.Array, ...]:
-    """Keys of each sample: for what :func:`draw` draws, noise on parameters, what is hidden, and crops."""
-    keys = jax.vmap(lambda words: jax.random.split(jax.random.wrap_key_data(words), 4))(batch["words"])
-    return tuple(keys[:, i] for i in range(4))
-
-
-def _augmented(name: str) -> Variable:
-    """How a variable of the store is disturbed; one that nothing is known of is only moved."""
-    standard_name = cubes.VARIABLES[name].standard_name if name in cubes.VARIABLES else name
-    return AUGMENTED.get(standard_name, Variable(standard_name, "fixed"))
 
 
 def _no_standard(num_maps: int, num_parameters: int) -> boundary.Standard:

@@ -17,6 +17,7 @@ from astrojax.errors import RequestError
 from astrojax.parallel.mesh import MeshConfig, make_mesh
 from astrojax.parallel.sharding import put_batch
 from astrojax.physics.constraints import energy_imbalance
+from astrojax.tasks import climate_samples as samples
 from astrojax.tasks import make_task
 from astrojax.train import loop
 from astrojax.train.layers import num_layers, read
@@ -235,10 +236,11 @@ def test_a_mirrored_planet_is_one_whose_files_are_mirrored(opened, tmp_path):
             }
             write_run(tmp_path / f"planet{planet}_epoch{epoch}.nc", planet, epoch, values=values)
     task, mesh = opened(), mesh_of(ONE)
+    groups = samples.augmented_groups(task.config.data.level_variables, task.config.data.surface_variables)
     mirrored = cubes.convert([str(tmp_path)], tmp_path / "mirrored.zarr", workers=1)
     with jax.set_mesh(mesh):
         batch = task._batch(task.store.read([0]) | {"planet": np.asarray([0])}, task.store, task.boundary)
-        flipped = jax.device_get(task._mirrored(put_batch(batch, mesh)))
+        flipped = jax.device_get(samples.mirrored(put_batch(batch, mesh), groups))
     for group in ("levels", "surface"):
         names = {"levels": task.config.data.level_variables, "surface": task.config.data.surface_variables}[group]
         stored = mirrored.read([0])[group][:, [mirrored.variables[group].index(n) for n in names]]
