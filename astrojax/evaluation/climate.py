@@ -72,6 +72,7 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "train_planets": list(task.train_planets),
         "learnt_planets": (learnt := sorted(set(planets) & set(task.train_planets))),
         **metrics.scores(hidden, predicted, climatology),
+        "planet_rmse": {"network": metrics.planet_rmse(hidden, predicted)},
         **_budgets(hidden, predicted, task.store),
         "baselines": {},
         "weather_noise": metrics.weather_noise(train),
@@ -90,6 +91,7 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         baselines[name] = fields
         scores = metrics.scores(hidden, fields, climatology)
         result["baselines"][name] = {score: scores[score] for score in _SCORES}
+        result["planet_rmse"][name] = metrics.planet_rmse(hidden, fields)
         say(f"  {name}: {scores['rmse'].get('ts', float('nan')):.2f} K in surface temperature")
     result["rmse_over_best_baseline"] = _beside_the_best(result, hidden, predicted, baselines)
     if store.provenance["request"].get("dataset") == thousand_worlds.DATASET:

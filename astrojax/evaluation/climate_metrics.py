@@ -155,6 +155,17 @@ def weather_noise(climates: Climates) -> dict[str, float]:
     return result
 
 
+def planet_rmse(truth: Climates, predicted: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """RMSE of each planet with all its epochs: variable -> planet -> number; no entry where the truth has no value."""
+    names = list(dict.fromkeys(truth.planets))
+    result = {}
+    for variable, forecast in predicted.items():
+        squares, weights = _planet_squares(truth, variable, forecast)
+        known = np.flatnonzero(weights)
+        result[variable] = {names[i]: math.sqrt(squares[i] / weights[i]) for i in known}
+    return result
+
+
 def rmse_ratio(
     truth: Climates, predicted: dict[str, np.ndarray], reference: dict[str, np.ndarray], resamples: int = 2000
 ) -> dict[str, tuple[float, float, float]]:
@@ -162,21 +173,41 @@ def rmse_ratio(
 
     The interval is the percentile bootstrap over planets, each with all its epochs; few planets make it too narrow.
     """
+    return {
+        variable: bootstrap_ratio(
+            *(_planet_squares(truth, variable, fields[variable])[0] for fields in (predicted, reference)), resamples
+        )
+        for variable in predicted
+    }
+
+
+def bootstrap_ratio(ours: np.ndarray, theirs: np.ndarray, resamples: int = 2000) -> tuple[float, float, float]:
+    """The root of the ratio of two sums over planets, and its 95 % interval by percentile bootstrap over planets.
+
+    Args:
+        ours: sum of squared errors of each planet.
+        theirs: likewise of what is compared with.
+        resamples: how many sets of planets are drawn.
+
+    Returns:
+        ``(ratio, low, high)``.
+    """
+    drawn = np.random.default_rng(0).integers(len(ours), size=(resamples, len(ours)))
+    low, high = np.quantile(np.sqrt(ours[drawn].sum(axis=1) / theirs[drawn].sum(axis=1)), (0.025, 0.975))
+    return math.sqrt(ours.sum() / theirs.sum()), float(low), float(high)
+
+
+def _planet_squares(truth: Climates, variable: str, forecast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weighted sum of squared errors of each planet, and its share of the weights."""
     names = list(dict.fromkeys(truth.planets))
     planet = np.asarray([names.index(name) for name in truth.planets])
-    drawn = np.random.default_rng(0).integers(len(names), size=(resamples, len(names)))
-    result = {}
-    for variable in predicted:
-        true = truth.fields[variable]
-        weights = _weights(variable, true, truth.grid)
-        squares = np.zeros((2, len(names)))
-        for row, forecast in zip(squares, (predicted[variable], reference[variable]), strict=True):
-            error = _difference(variable, forecast, true)
-            np.add.at(row, planet, np.sum(weights * np.where(weights > 0, error, 0) ** 2, axis=(1, 2, 3, 4)))
-        ours, theirs = squares[:, drawn].sum(axis=-1)
-        low, high = np.quantile(np.sqrt(ours / theirs), (0.025, 0.975))
-        result[variable] = (math.sqrt(squares[0].sum() / squares[1].sum()), float(low), float(high))
-    return result
+    true = truth.fields[variable]
+    weights = _weights(variable, true, truth.grid)
+    error = _difference(variable, forecast, true)
+    squares, shares = np.zeros(len(names)), np.zeros(len(names))
+    np.add.at(squares, planet, np.sum(weights * np.where(weights > 0, error, 0) ** 2, axis=(1, 2, 3, 4)))
+    np.add.at(shares, planet, weights.sum(axis=(1, 2, 3, 4)))
+    return squares, shares
 
 
 def month_mean(field: np.ndarray, present: np.ndarray) -> np.ndarray:

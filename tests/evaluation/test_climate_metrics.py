@@ -9,6 +9,7 @@ from astrojax.evaluation.climate_metrics import (
     Climates,
     energy_residual,
     mass_residual,
+    planet_rmse,
     rmse_ratio,
     scores,
     spread_skill,
@@ -144,6 +145,15 @@ def test_ratio_of_errors_and_its_interval(truth):
     ratio, low, high = rmse_ratio(truth, {"ta": field + size}, one)["ta"]
     assert ratio == pytest.approx(math.sqrt(7) / 2, rel=1e-4)
     assert (low, high) == pytest.approx((0.5, 2), rel=1e-4)
+
+
+def test_errors_of_each_planet_over_its_epochs(truth):
+    field = truth.fields["ta"].copy()
+    truth.fields["ta"][2:4] = np.nan
+    truth.fields["ta"][0, :, 0] = np.nan  # One of a planet's epochs has half its values: they count alike.
+    shift = np.asarray([1, 2, 5, 5, 3, 4.0]).reshape(6, 1, 1, 1, 1)
+    errors = planet_rmse(truth, {"ta": field + shift})["ta"]
+    assert errors == pytest.approx({"a": math.sqrt((1 + 2 * 4) / 3), "c": math.sqrt(12.5)}, rel=1e-4)
 
 
 def test_selected_climates_keep_together(truth):
