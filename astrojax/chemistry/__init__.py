@@ -1,0 +1,1 @@
+"""What chemistry forbids: formulas, balances of reactions, valences of atoms."""

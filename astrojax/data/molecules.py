@@ -1,0 +1,139 @@
+"""Molecules as graphs: atoms that are not hydrogen, and bonds between them, from SMILES and back.
+
+Bonds are single, double or triple: aromatic rings are written with alternating ones (Kekulé), so that the orders at an
+atom sum to its valence. Atoms come in the order of RDKit's canonical SMILES, which is one order for each molecule, and
+in which every atom of a connected molecule but the first is bound to an earlier one.
+"""
+
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from astrojax.chemistry.valence import AtomType, rdkit_chem
+from astrojax.errors import RequestError
+
+MAX_BOND_ORDER = 3
+_COMPRESSED = b"\x1f\x8b"
+
+
+class Molecule(NamedTuple):
+    """A molecule's graph.
+
+    Attributes:
+        atoms: of ``n`` atoms the type of each.
+        bonds: ``[m, 2]`` int32, positions of the two atoms, the smaller first.
+        orders: ``[m]`` int32, 1 to ``MAX_BOND_ORDER``.
+    """
+
+    atoms: tuple[AtomType, ...]
+    bonds: np.ndarray
+    orders: np.ndarray
+
+
+class Row(NamedTuple):
+    """A line of a file of molecules: where it is, its SMILES, and the split its file puts it in, ``""`` if none."""
+
+    line: int
+    smiles: str
+    split: str
+
+
+def read_smiles(path: str | Path) -> Iterator[Row]:
+    """The molecules of a file.
+
+    Args:
+        path: a CSV file with a column ``smiles`` and perhaps ``split`` and ``clean``, whose rows with ``clean`` 0 are
+            left out; or lines that begin with a SMILES. Either may be compressed (gzip).
+
+    Raises:
+        RequestError: there is no such file, it is damaged, or not text.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        if content[:2] == _COMPRESSED:
+            content = gzip.decompress(content)
+        text = content.decode()
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: no such file") from error
+    except (OSError, EOFError, ValueError) as error:
+        raise RequestError(f"{path}: damaged, or no text: {error}") from error
+    header = text.partition("\n")[0].strip().split(",")
+    if "smiles" in header:
+        for line, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+            if row.get("clean", "1") != "0":
+                yield Row(line, row["smiles"] or "", row.get("split") or "")
+        return
+    for line, row in enumerate(text.splitlines(), start=1):
+        if row.strip():
+            yield Row(line, row.split()[0], "")
+
+
+def to_molecule(smiles: str) -> Molecule:
+    """The graph of a SMILES. Stereochemistry and isotopes are dropped.
+
+    Raises:
+        ValueError: RDKit cannot read it, it has radicals, several fragments, or atoms of no element.
+    """
+    Chem = rdkit_chem()
+    read = Chem.MolFromSmiles(smiles)
+    if read is None or not read.GetNumAtoms():
+        raise ValueError("not a molecule that RDKit can read")
+    Chem.RemoveStereochemistry(read)
+    for atom in read.GetAtoms():
+        atom.SetIsotope(0)
+        if not atom.GetAtomicNum():
+            raise ValueError("an atom of no element")
+        if atom.GetNumRadicalElectrons():
+            raise ValueError("radicals")
+    canonical = Chem.MolFromSmiles(Chem.MolToSmiles(read))
+    if len(Chem.GetMolFrags(canonical)) > 1:
+        raise ValueError("several fragments")
+    Chem.Kekulize(canonical, clearAromaticFlags=True)
+    bonds = sorted(
+        (*sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())), int(bond.GetBondTypeAsDouble()))
+        for bond in canonical.GetBonds()
+    )
+    table = np.asarray(bonds, np.int32).reshape(-1, 3)
+    atoms = tuple(AtomType(atom.GetSymbol(), atom.GetFormalCharge()) for atom in canonical.GetAtoms())
+    return Molecule(atoms, table[:, :2], table[:, 2])
+
+
+def to_smiles(molecule: Molecule) -> str | None:
+    """Canonical SMILES; None where an atom has more bonds than it can, or RDKit objects otherwise."""
+    Chem = rdkit_chem()
+    kinds = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+    written = Chem.RWMol()
+    for kind in molecule.atoms:
+        atom = Chem.Atom(kind.symbol)
+        atom.SetFormalCharge(kind.charge)
+        written.AddAtom(atom)
+    for (i, j), order in zip(molecule.bonds.tolist(), molecule.orders.tolist(), strict=True):
+        written.AddBond(i, j, kinds[order])
+    if Chem.SanitizeMol(written, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+        return None
+    return Chem.MolToSmiles(written)
+
+
+def check_molecule(molecule: Molecule, types: Sequence[AtomType], max_atoms: int) -> None:
+    """Whether a model that knows ``types`` and ``max_atoms`` atoms can hold a molecule.
+
+    Raises:
+        ValueError: it cannot; says why in words that are the same for molecules with the same fault.
+    """
+    if len(molecule.atoms) > max_atoms:
+        raise ValueError(f"more than {max_atoms} atoms")
+    if unknown := sorted(set(molecule.atoms) - set(types)):
+        raise ValueError(f"unknown atoms {', '.join(map(str, unknown))}")
+
+
+def atom_types(molecules: Sequence[Molecule]) -> tuple[AtomType, ...]:
+    """The types of atoms in molecules, the most frequent first."""
+    counts = Counter(kind for molecule in molecules for kind in molecule.atoms)
+    return tuple(sorted(counts, key=lambda kind: (-counts[kind], kind)))

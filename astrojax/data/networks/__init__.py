@@ -1,0 +1,1 @@
+"""Metabolic networks: from SBML to the reactions and compounds that many organisms share."""

@@ -1,0 +1,150 @@
+"""Reads many models at once, and says what is good and bad about them."""
+
+import dataclasses
+import glob
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from astrojax.data.networks.identity import identify
+from astrojax.data.networks.network import Network
+from astrojax.data.networks.sbml import read_network
+from astrojax.data.networks.universe import Universe, make_universe
+from astrojax.errors import RequestError, RunError
+
+_SUFFIXES = tuple(f"{kind}{packed}" for kind in (".xml", ".sbml") for packed in ("", ".gz", ".bz2", ".xz"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Collection:
+    """Models and what became of them.
+
+    Attributes:
+        universe: what they hold together.
+        report: ``models``, one record each with what was found, left out or not understood; ``refused``, file -> why;
+            and the totals.
+    """
+
+    universe: Universe
+    report: dict[str, Any]
+
+
+def read_collection(sources: Sequence[str], *, workers: int | None = None) -> Collection:
+    """Reads models, finds what they share, and reports on each. Those that cannot be read are in the report.
+
+    Args:
+        sources: folders (their SBML files, compressed or not), files and glob patterns.
+        workers: processes; one for each core where not given.
+
+    Raises:
+        RequestError: a source names no file, no file could be read, or two have one name.
+        RunError: a process died of a file.
+    """
+    files = _find(sources)
+    networks, refused = [], {}
+    for file, network in _read(files, min(workers or len(os.sched_getaffinity(0)), len(files))):
+        if isinstance(network, RequestError):
+            refused[str(file)] = str(network)
+        else:
+            networks.append(network)
+    if not networks:
+        raise RequestError(f"none of {len(files)} models could be read: {next(iter(refused.values()))}")
+    names = Counter(network.name for network in networks)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise RequestError(f"two models are called {repeated[0]}")
+    compounds = identify(networks)
+    universe = make_universe(networks, compounds)
+    shared = universe.present.sum(0) > 1
+    report = {
+        "models": [_record(network, universe.present[i], shared) for i, network in enumerate(networks)],
+        "refused": refused,
+        "compounds": len(universe.compounds),
+        "reactions": len(universe.reactions),
+        "shared_reactions": int(shared.sum()),
+        "joins_refused": compounds.refused,
+    }
+    return Collection(universe, report)
+
+
+def render(report: dict[str, Any]) -> str:
+    """A report as a table."""
+    rows = [("model", "reactions", "inner", "shared", "formulas", "balanced", "organism")]
+    for record in report["models"]:
+        shares = (_percent(record[key]) for key in ("shared", "with_formula", "balanced"))
+        rows.append((record["name"], str(record["reactions"]), str(record["inner"]), *shares, record["organism"][:48]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [
+        "",
+        "inner: neither exchange nor biomass, each once; shared: of those, held by another model as well; formulas: of",
+        "metabolites; balanced: of inner reactions whose formulas are known, hydrogen and charge aside.",
+        "",
+        f"{len(report['models'])} models, {report['compounds']:,} compounds, {report['reactions']:,} inner reactions, "
+        f"{report['shared_reactions']:,} of them in two or more models",
+        f"{report['joins_refused']:,} times two metabolites shared a name or accession, and their formulas or a model "
+        "told them apart",
+    ]
+    for record in report["models"]:
+        lines += [f"{record['name']}: {count} {remark}" for remark, count in record["remarks"].items()]
+    lines += [f"refused: {why}" for why in report["refused"].values()]
+    return "\n".join(lines) + "\n"
+
+
+def _read(files: Sequence[Path], workers: int) -> Iterator[tuple[Path, Network | RequestError]]:
+    if workers == 1:
+        yield from ((file, _network_or_error(file)) for file in files)
+        return
+    # Not forked: JAX's threads would be, too.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for file, future in [(file, pool.submit(_network_or_error, file)) for file in files]:
+            try:
+                yield file, future.result()
+            except BrokenProcessPool as error:
+                raise RunError(f"{file}, or another read beside it: the process that read it died") from error
+
+
+def _network_or_error(file: Path) -> Network | RequestError:
+    try:
+        return read_network(file)
+    except RequestError as error:
+        return error
+
+
+def _find(sources: Sequence[str]) -> list[Path]:
+    files: dict[Path, Path] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found = [file for file in sorted(path.iterdir()) if file.name.endswith(_SUFFIXES)]
+        else:
+            found = [Path(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
+        if not found:
+            raise RequestError(f"{source}: no SBML file there (*.xml, *.sbml, compressed or not)")
+        files |= {file.resolve(): file for file in found}
+    return sorted(files.values())
+
+
+def _record(network: Network, present, shared) -> dict[str, Any]:
+    kinds = Counter(network.kind(reaction) for reaction in network.reactions)
+    inner = [r for r in network.reactions if network.kind(r) in ("internal", "transport")]
+    known = [left for r in inner if (left := network.imbalance(r)) is not None]
+    return {
+        "name": network.name,
+        "organism": network.organism,
+        "reactions": len(network.reactions),
+        "kinds": dict(kinds),
+        "inner": int(present.sum()),
+        "shared": float(shared[present].mean()) if present.any() else None,
+        "with_formula": sum(m.elements is not None for m in network.metabolites) / len(network.metabolites),
+        "balanced": sum(not set(left) - {"H", "charge"} for left in known) / len(known) if known else None,
+        "remarks": dict(network.remarks),
+    }
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

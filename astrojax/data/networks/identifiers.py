@@ -1,0 +1,56 @@
+"""What identifiers and names of metabolites say, as different schools of modelling write them."""
+
+import re
+from typing import NamedTuple
+
+# SBML allows letters, digits and underscores: what else an identifier had, exporters spell out in their own ways.
+_SPELT = {
+    "LPAREN": "(", "RPAREN": ")", "LSQBKT": "[", "RSQBKT": "]", "LBRACKET": "[", "RBRACKET": "]", "DASH": "-",
+    "APOS": "'", "PLUS": "+", "COMMA": ",", "DOT": ".",
+}  # fmt: skip
+_SPELT_OUT = re.compile(rf"_({'|'.join(_SPELT)})_?")
+_CODE = re.compile(r"__(\d{2,3})__")
+
+_COMPARTMENT = re.compile(r"(?:_([a-z]{1,2})\d?|\[([a-z])\d?\]|\(([a-z])\d?\))$", re.IGNORECASE)
+
+# Accessions that say what database they are of. Others of a few letters and a number mean something in one model only.
+_ACCESSIONS = {"seed.compound": re.compile(r"cpd\d{5}"), "kegg.compound": re.compile(r"[CG]\d{5}")}
+_LOCAL = re.compile(r"[A-Za-z]{0,4}_?\d+")
+
+
+class Identifier(NamedTuple):
+    """A metabolite's identifier, taken apart.
+
+    Attributes:
+        compound: without prefix and compartment.
+        compartment: its letter as it is written, in lower case; None where there is none.
+    """
+
+    compound: str
+    compartment: str | None
+
+
+def split_identifier(identifier: str) -> Identifier:
+    """``"M_glc_DASH_D_c"`` as ``("glc-D", "c")``."""
+    text = _CODE.sub(lambda match: chr(int(match[1])), identifier.removeprefix("M_"))
+    text = _SPELT_OUT.sub(lambda match: _SPELT[match[1]], text)
+    if (match := _COMPARTMENT.search(text)) and match.start():
+        return Identifier(text[: match.start()].rstrip("_"), next(filter(None, match.groups())).lower())
+    return Identifier(text, None)
+
+
+def accession(compound: str) -> tuple[str, str] | None:
+    """``(database, accession)`` of an identifier without compartment; None where it means something in one model only.
+
+    Identifiers that follow no other scheme are taken for BiGG's, whose lists most models began from.
+    """
+    for database, pattern in _ACCESSIONS.items():
+        if pattern.fullmatch(compound):
+            return database, compound
+    return None if _LOCAL.fullmatch(compound) else ("bigg.metabolite", plain(compound))
+
+
+def plain(name: str) -> str:
+    """Letters and digits alone, in lower case: ``"D-Glucose [c]"`` and ``"D_Glucose"`` are both ``"dglucose"``."""
+    name = re.sub(r"\s*(?:\[[A-Za-z]\d?\]|\([A-Z]\))$|_[a-z]0$", "", name.removeprefix("M_"))
+    return re.sub(r"[^a-z0-9+]", "", name.lower())

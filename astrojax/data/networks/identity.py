@@ -1,0 +1,133 @@
+"""Which metabolites of different networks are one compound, and which reactions are one.
+
+Models name what they hold by different schemes. Two metabolites are taken for one compound where they share an
+accession of a database, an identifier, or a name, unless their formulas differ in an element other than hydrogen (whose
+number follows the charge that an author wrote it at) or one network holds both in one compartment, which means that it
+tells them apart.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from astrojax.data.networks.identifiers import accession, plain, split_identifier
+from astrojax.data.networks.network import Metabolite, Network, Reaction
+
+# Databases whose accessions mean one compound, the surest first. ChEBI's do not: models list every protonation state.
+_DATABASES = ("metanetx.chemical", "inchikey", "bigg.metabolite", "seed.compound", "kegg.compound", "biocyc", "name")
+
+Elements = frozenset[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compounds:
+    """The compounds of several networks.
+
+    Attributes:
+        of: for each network the compound of each metabolite, as positions in ``members``.
+        members: of each compound, ``(network, metabolite)`` positions.
+        refused: how many times an accession or name would have joined what formulas or a network tell apart.
+    """
+
+    of: tuple[tuple[int, ...], ...]
+    members: tuple[tuple[tuple[int, int], ...], ...]
+    refused: int
+
+
+def identify(networks: Sequence[Network]) -> Compounds:
+    """Finds the compounds of networks. The result depends on their order only where evidence contradicts itself."""
+    metabolites = [(n, i) for n, network in enumerate(networks) for i in range(len(network.metabolites))]
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, (n, i) in enumerate(metabolites):
+        for key in _keys(networks[n].metabolites[i]):
+            groups[key].append(place)
+    clusters = _Clusters(
+        [_skeleton(networks[n].metabolites[i]) for n, i in metabolites],
+        [(n, networks[n].metabolites[i].compartment) for n, i in metabolites],
+    )
+    refused = 0
+    for key in sorted(groups, key=lambda key: (_DATABASES.index(key[0]), key[1])):
+        first, *others = groups[key]
+        refused += sum(not clusters.join(first, other) for other in others)
+    roots = [clusters.root(place) for place in range(len(metabolites))]
+    number = {root: i for i, root in enumerate(dict.fromkeys(roots))}
+    of: list[list[int]] = [[] for _ in networks]
+    members: list[list[tuple[int, int]]] = [[] for _ in number]
+    for (n, i), root in zip(metabolites, roots, strict=True):
+        of[n].append(number[root])
+        members[number[root]].append((n, i))
+    return Compounds(tuple(map(tuple, of)), tuple(map(tuple, members)), refused)
+
+
+def reaction_key(network: Network, reaction: Reaction, compound_of: Sequence[int]) -> frozenset[tuple[int, str, float]]:
+    """What makes a reaction the same in every network: ``(compound, compartment, coefficient)`` of all but protons.
+
+    Coefficients are relative to the smallest, and of the two directions it takes the same one always. A compartment
+    matters only where there are several.
+    """
+    places = [(i, c) for i, c in reaction.stoichiometry.items() if not is_proton(network.metabolites[i])]
+    if not places:
+        return frozenset()
+    several = len({network.metabolites[i].compartment for i, _ in places}) > 1
+    smallest = min(abs(c) for _, c in places)
+    terms = [
+        (compound_of[i], network.metabolites[i].compartment if several else "", round(c / smallest, 3))
+        for i, c in places
+    ]
+    return frozenset(max(sorted(terms), sorted((k, where, -c) for k, where, c in terms)))
+
+
+def _keys(metabolite: Metabolite) -> Iterator[tuple[str, str]]:
+    for database, text in metabolite.references:
+        if database == "bigg.metabolite":
+            yield database, plain(text)
+        elif database in _DATABASES:
+            yield database, text
+    identifier = split_identifier(metabolite.id).compound
+    if key := accession(identifier):
+        yield key
+    name = plain(metabolite.name)
+    if metabolite.name != metabolite.id and name != plain(identifier) and not name.isdigit() and len(name) > 1:
+        yield "name", name
+
+
+def _skeleton(metabolite: Metabolite) -> Elements | None:
+    """Elements without hydrogen; hydrogen alone keeps it."""
+    if metabolite.elements is None:
+        return None
+    heavy = frozenset((symbol, n) for symbol, n in metabolite.elements.items() if symbol != "H")
+    return heavy or frozenset(metabolite.elements.items())
+
+
+def is_proton(metabolite: Metabolite) -> bool:
+    """Whether it is the hydrogen ion, by its formula or identifier."""
+    return metabolite.elements == {"H": 1} or split_identifier(metabolite.id).compound in ("h", "cpd00067", "C00080")
+
+
+class _Clusters:
+    """Disjoint sets that refuse to join what must stay apart."""
+
+    def __init__(self, skeletons: list[Elements | None], places: list[tuple[int, str]]):
+        self._parent = list(range(len(places)))
+        self._skeleton = skeletons
+        self._places = [{place} for place in places]
+
+    def root(self, member: int) -> int:
+        while self._parent[member] != member:
+            self._parent[member] = member = self._parent[self._parent[member]]
+        return member
+
+    def join(self, one: int, other: int) -> bool:
+        """Makes two sets one; False, and nothing, where their formulas differ or they hold two of one compartment."""
+        one, other = self.root(one), self.root(other)
+        if one == other:
+            return True
+        formulas = self._skeleton[one], self._skeleton[other]
+        if (None not in formulas and formulas[0] != formulas[1]) or self._places[one] & self._places[other]:
+            return False
+        if len(self._places[one]) < len(self._places[other]):
+            one, other = other, one
+        self._parent[other] = one
+        self._skeleton[one] = formulas[0] if formulas[0] is not None else formulas[1]
+        self._places[one] |= self._places[other]
+        return True

@@ -1,0 +1,210 @@
+"""Reads a metabolic model from SBML of any level: as cobrapy and BioModels write it today, and as authors did.
+
+libsbml parses; what it does not settle is settled here: where formulas and charges are written (the fbc package, an
+attribute, notes, the end of a name), what is beyond the boundary, which compartment is which.
+"""
+
+import bz2
+import dataclasses
+import gzip
+import lzma
+import re
+import tempfile
+import urllib.parse
+import zlib
+from collections import Counter
+from pathlib import Path
+
+from astrojax.chemistry.formula import parse_formula
+from astrojax.data.networks.identifiers import split_identifier
+from astrojax.data.networks.network import CYTOSOL, EXTRACELLULAR, PERIPLASM, Metabolite, Network, Reaction
+from astrojax.errors import RequestError
+
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+_COMPARTMENTS = {
+    CYTOSOL: ("cyto", "intracellular", "cell", "default", "no compartment"),
+    PERIPLASM: ("periplasm",),
+    EXTRACELLULAR: ("extra", "external", "outside"),
+}
+_BOUNDARY = re.compile(r"(?:C_)?b|.*boundary.*", re.IGNORECASE)
+
+_REFERENCE = re.compile(r"(?:identifiers\.org/|urn:miriam:)(?:obo\.)?([A-Za-z0-9._]+)[/:](.+)$")
+_DATABASES = {"inchi_key": "inchikey", "kegg": "kegg.compound", "bigg.compound": "bigg.metabolite"}
+
+_NOTE = {field: re.compile(rf"\b{field}\s*:\s*([^<\s]+)", re.IGNORECASE) for field in ("formula", "charge")}
+# A formula that ends a name, as in "M_D_Glucose_C6H12O6".
+_FORMULA_AT_END = re.compile(r"_((?:[A-Z][a-z]?\d*){2,})$")
+
+
+def read_network(path: str | Path) -> Network:
+    """Reads one model.
+
+    Args:
+        path: SBML, plain or compressed (``.gz``, ``.bz2``, ``.xz``).
+
+    Raises:
+        RequestError: there is no such file, it is damaged, not SBML, or has no reactions; names file and line.
+    """
+    path = Path(path)
+    document = _parse(path)
+    model = document.getModel()
+    remarks: Counter[str] = Counter()
+    boundary = {c.getId() for c in model.getListOfCompartments() if _BOUNDARY.fullmatch(c.getId())}
+    compartments = {c.getId(): _compartment(c.getId(), c.getName()) for c in model.getListOfCompartments()}
+    metabolites, places = [], {}
+    for species in model.getListOfSpecies():
+        if species.getBoundaryCondition() or species.getCompartment() in boundary:
+            places[species.getId()] = None
+            continue
+        places[species.getId()] = len(metabolites)
+        compartment = compartments.get(species.getCompartment(), species.getCompartment())
+        metabolites.append(_metabolite(species, compartment, remarks))
+    metabolites = _compartments_from_ids(metabolites, remarks)
+    reactions = [_reaction(reaction, places, remarks) for reaction in model.getListOfReactions()]
+    found = [reaction for reaction in reactions if reaction.stoichiometry]
+    if len(found) < len(reactions):
+        remarks["reactions of nothing within the boundary, left out"] += len(reactions) - len(found)
+    if not found:
+        raise RequestError(f"{path}: no reactions")
+    return Network(
+        name=path.name.split(".")[0],
+        organism=model.getName() or model.getId(),
+        metabolites=tuple(metabolites),
+        reactions=tuple(found),
+        remarks=remarks,
+    )
+
+
+def _parse(path: Path):
+    try:
+        import libsbml
+    except ImportError as error:
+        raise RequestError("reading SBML needs libsbml: pip install 'astrojax[graphs]'") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        source = path
+        if opener := _OPENERS.get(path.suffix):
+            # By Python's libraries: libsbml does not notice a file that ends too early.
+            source = Path(scratch) / "model.xml"
+            try:
+                with opener(path) as file:
+                    source.write_bytes(file.read())
+            except FileNotFoundError as error:
+                raise RequestError(f"{path}: no such file") from error
+            except _DAMAGED as error:
+                raise RequestError(f"{path}: damaged: {error}") from error
+        elif not path.is_file():
+            raise RequestError(f"{path}: no such file")
+        document = libsbml.readSBMLFromFile(str(source))
+    errors = [document.getError(i) for i in range(document.getNumErrors())]
+    for error in errors:
+        # Models as published break many of SBML's rules, such as those on units; what is not XML cannot be read.
+        if error.getSeverity() == libsbml.LIBSBML_SEV_FATAL or (
+            error.getCategory() == libsbml.LIBSBML_CAT_XML and error.getSeverity() == libsbml.LIBSBML_SEV_ERROR
+        ):
+            message = " ".join(error.getMessage().split())
+            raise RequestError(f"{path}: malformed SBML, line {error.getLine()}: {message}")
+    if document.getModel() is None:
+        raise RequestError(f"{path}: SBML without a model")
+    return document
+
+
+def _compartment(identifier: str, name: str) -> str:
+    """By its name, else by its identifier; those of no known kind keep theirs."""
+    for text in (name.lower(), identifier.lower()):
+        for kind, words in _COMPARTMENTS.items():
+            if any(text.startswith(word) for word in words) or re.fullmatch(rf"(?:c_)?{kind}\d?", text):
+                return kind
+    return identifier
+
+
+def _compartments_from_ids(metabolites: list[Metabolite], remarks: Counter[str]) -> list[Metabolite]:
+    """Some models have one compartment, and say in identifiers where a metabolite is."""
+    parts = [split_identifier(m.id) for m in metabolites]
+    said = [part.compartment for part in parts]
+    if len({m.compartment for m in metabolites}) > 1 or len(set(said)) < 2 or None in said:
+        return metabolites
+    remarks["metabolites whose compartment is in their identifier alone"] += len(metabolites)
+    return [dataclasses.replace(m, compartment=place) for m, place in zip(metabolites, said, strict=True)]
+
+
+def _metabolite(species, compartment: str, remarks: Counter[str]) -> Metabolite:
+    plugin = species.getPlugin("fbc")
+    notes = species.getNotesString() if species.isSetNotes() else ""
+    name, written = species.getName() or species.getId(), ""
+    if plugin and plugin.isSetChemicalFormula():
+        written = plugin.getChemicalFormula()
+    elif match := _NOTE["formula"].search(notes):
+        written = match[1]
+    elif species.isSetName() and (match := _FORMULA_AT_END.search(name)) and _is_formula(match[1]):
+        written, name = match[1], name[: match.start()]
+    elements = None
+    if written:
+        try:
+            elements = parse_formula(written)
+        except ValueError:
+            remarks["formulas not understood"] += 1
+    else:
+        remarks["metabolites without a formula"] += 1
+    charge = None
+    if plugin and plugin.isSetCharge():
+        charge = float(plugin.getCharge())
+    elif species.isSetCharge():
+        charge = float(species.getCharge())
+    elif (match := _NOTE["charge"].search(notes)) and re.fullmatch(r"[-+]?\d+(?:\.\d+)?", match[1]):
+        charge = float(match[1])
+    return Metabolite(
+        id=species.getId(),
+        name=name,
+        compartment=compartment,
+        elements=elements,
+        charge=charge,
+        references=_references(species),
+    )
+
+
+def _is_formula(text: str) -> bool:
+    try:
+        return bool(parse_formula(text))
+    except ValueError:
+        return False
+
+
+def _reaction(reaction, places: dict[str, int | None], remarks: Counter[str]) -> Reaction:
+    stoichiometry: dict[int, float] = {}
+    for side, sign in ((reaction.getListOfReactants(), -1), (reaction.getListOfProducts(), 1)):
+        for member in side:
+            if member.getSpecies() not in places:
+                remarks[f"metabolites that reactions name and the model lacks, such as {member.getSpecies()}"] += 1
+                continue
+            place, coefficient = places[member.getSpecies()], member.getStoichiometry()
+            if coefficient != coefficient:  # NaN is what libsbml has for a coefficient not given: one, by level 2.
+                remarks["coefficients not given, taken as 1"] += 1
+                coefficient = 1.0
+            if place is not None:
+                stoichiometry[place] = stoichiometry.get(place, 0.0) + sign * coefficient
+    return Reaction(
+        id=reaction.getId(),
+        name=reaction.getName() or reaction.getId(),
+        stoichiometry={place: c for place, c in stoichiometry.items() if c},
+        reversible=reaction.getReversible(),
+        references=_references(reaction),
+    )
+
+
+def _references(element) -> frozenset[tuple[str, str]]:
+    """What an element is said to be (``bqbiol:is``), not what it has or is described by."""
+    import libsbml
+
+    found = set()
+    for i in range(element.getNumCVTerms()):
+        term = element.getCVTerm(i)
+        if term.getBiologicalQualifierType() != libsbml.BQB_IS:
+            continue
+        for j in range(term.getNumResources()):
+            if match := _REFERENCE.search(urllib.parse.unquote(term.getResourceURI(j))):
+                database, accession = match[1].lower(), match[2]
+                # MIRIAM repeats the database where its accessions do: chebi/CHEBI:15377.
+                found.add((_DATABASES.get(database, database), re.sub(rf"^{database}:", "", accession, flags=re.I)))
+    return frozenset(found)

@@ -1,0 +1,187 @@
+"""Everything that several organisms are known to do: their compounds, their reactions, and who has which."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import zstandard
+
+from astrojax.chemistry.formula import imbalance
+from astrojax.data.networks.identity import Compounds, is_proton, reaction_key
+from astrojax.data.networks.network import Network
+from astrojax.errors import RequestError
+from astrojax.files import write_atomically
+
+
+class Compound(msgspec.Struct, frozen=True):
+    """What metabolites of several networks are.
+
+    Attributes:
+        name: the one that most networks give it.
+        elements: symbol -> number of atoms; None where no network knows.
+        charge: electric; None where no network knows.
+        accessions: database -> accessions.
+        proton: whether it is the hydrogen ion.
+    """
+
+    name: str
+    elements: dict[str, float] | None
+    charge: float | None
+    accessions: dict[str, list[str]]
+    proton: bool = False
+
+
+class Term(msgspec.Struct, frozen=True, array_like=True):
+    """One reactant of a reaction: ``coefficient`` is below 0 where it is consumed."""
+
+    compound: int
+    compartment: str
+    coefficient: float
+
+
+class UniversalReaction(msgspec.Struct, frozen=True):
+    """A reaction that one or more networks have.
+
+    Attributes:
+        id: the one that most networks give it.
+        name: likewise.
+        terms: protons included, as the first network writes it.
+        reversible: whether it runs both ways in any network.
+    """
+
+    id: str
+    name: str
+    terms: list[Term]
+    reversible: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Universe:
+    """The reactions of several networks, exchanges and biomass left out.
+
+    Attributes:
+        networks: their names.
+        organisms: what each is of.
+        compounds: of all networks.
+        reactions: of all networks, each once.
+        present: ``[network, reaction]`` bool, who has which.
+    """
+
+    networks: tuple[str, ...]
+    organisms: tuple[str, ...]
+    compounds: tuple[Compound, ...]
+    reactions: tuple[UniversalReaction, ...]
+    present: np.ndarray
+
+    def imbalance(self, reaction: UniversalReaction) -> dict[str, float] | None:
+        """What a reaction makes or loses of each element but hydrogen, whose number follows the charge a compound is
+        written at; None where a formula is not known."""
+        elements = [(t.coefficient, self.compounds[t.compound].elements) for t in reaction.terms]
+        if any(e is None for _, e in elements):
+            return None
+        return imbalance((c, {symbol: n for symbol, n in e.items() if symbol != "H"}) for c, e in elements)
+
+    def save(self, path: Path) -> None:
+        """Writes a file that is whole or not there."""
+        content: dict[str, Any] = {
+            "networks": self.networks,
+            "organisms": self.organisms,
+            "compounds": self.compounds,
+            "reactions": self.reactions,
+            "present": [np.flatnonzero(row).tolist() for row in self.present],
+        }
+        write_atomically(path, zstandard.compress(msgspec.json.encode(content)))
+
+    @classmethod
+    def load(cls, path: Path) -> "Universe":
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            RequestError: there is no such file, or it is something else.
+        """
+        try:
+            content = msgspec.json.decode(zstandard.decompress(path.read_bytes()), type=_Content)
+        except FileNotFoundError as error:
+            raise RequestError(f"{path}: no such file") from error
+        except (zstandard.ZstdError, msgspec.DecodeError) as error:
+            raise RequestError(f"{path}: not a universe of reactions, or damaged: {error}") from error
+        present = np.zeros((len(content.networks), len(content.reactions)), bool)
+        for row, places in zip(present, content.present, strict=True):
+            row[places] = True
+        fields = (content.networks, content.organisms, content.compounds, content.reactions)
+        return cls(*(tuple(field) for field in fields), present)
+
+
+class _Content(msgspec.Struct):
+    networks: list[str]
+    organisms: list[str]
+    compounds: list[Compound]
+    reactions: list[UniversalReaction]
+    present: list[list[int]]
+
+
+def make_universe(networks: Sequence[Network], compounds: Compounds) -> Universe:
+    """Puts networks together.
+
+    Args:
+        networks: two or more make sense, one works.
+        compounds: what their metabolites are, by :func:`astrojax.data.networks.identity.identify`.
+    """
+    found: dict[frozenset, list[tuple[int, int]]] = {}
+    for n, network in enumerate(networks):
+        for i, reaction in enumerate(network.reactions):
+            if network.kind(reaction) not in ("internal", "transport"):
+                continue
+            if key := reaction_key(network, reaction, compounds.of[n]):
+                found.setdefault(key, []).append((n, i))
+    reactions, present = [], np.zeros((len(networks), len(found)), bool)
+    for place, occurrences in enumerate(found.values()):
+        same = [networks[n].reactions[i] for n, i in occurrences]
+        first = occurrences[0][0]
+        terms = [
+            Term(compounds.of[first][m], networks[first].metabolites[m].compartment, coefficient)
+            for m, coefficient in same[0].stoichiometry.items()
+        ]
+        reactions.append(
+            UniversalReaction(
+                id=_commonest([r.id for r in same]),
+                name=_commonest([r.name for r in same]),
+                terms=terms,
+                reversible=any(r.reversible for r in same),
+            )
+        )
+        present[[n for n, _ in occurrences], place] = True
+    return Universe(
+        networks=tuple(network.name for network in networks),
+        organisms=tuple(network.organism for network in networks),
+        compounds=tuple(_compound([networks[n].metabolites[i] for n, i in members]) for members in compounds.members),
+        reactions=tuple(reactions),
+        present=present,
+    )
+
+
+def _compound(metabolites) -> Compound:
+    accessions: dict[str, set[str]] = {}
+    for metabolite in metabolites:
+        for database, accession in metabolite.references:
+            accessions.setdefault(database, set()).add(accession)
+    # A formula and the charge that goes with it, from one network.
+    known = Counter(
+        (tuple(sorted(m.elements.items())), m.charge) for m in metabolites if m.elements is not None
+    ).most_common(1)
+    elements, charge = known[0][0] if known else (None, None)
+    return Compound(
+        name=_commonest([m.name for m in metabolites]),
+        elements=None if elements is None else dict(elements),
+        charge=charge,
+        accessions={database: sorted(found) for database, found in sorted(accessions.items())},
+        proton=any(is_proton(m) for m in metabolites),
+    )
+
+
+def _commonest(values: list[str]) -> str:
+    return Counter(values).most_common(1)[0][0]

@@ -1,0 +1,58 @@
+"""Small metabolic models, as files."""
+
+from pathlib import Path
+
+_HEAD = """<?xml version="1.0" encoding="UTF-8"?>
+<sbml xmlns="http://www.sbml.org/sbml/level3/version1/core" level="3" version="1"
+  xmlns:fbc="http://www.sbml.org/sbml/level3/version1/fbc/version2" fbc:required="false">
+<model id="{name}" name="{name} of a microbe" fbc:strict="false">
+<listOfCompartments>
+  <compartment id="c" name="Cytosol" constant="true"/><compartment id="e" name="Extracellular" constant="true"/>
+  <compartment id="b" constant="true"/>
+</listOfCompartments>
+"""
+_ANNOTATION = """<annotation><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+  xmlns:bqbiol="http://biomodels.net/biology-qualifiers/"><rdf:Description rdf:about="#meta_{id}"><bqbiol:is><rdf:Bag>
+  <rdf:li rdf:resource="{uri}"/></rdf:Bag></bqbiol:is></rdf:Description></rdf:RDF></annotation>"""
+
+
+def species(
+    id: str, name: str = "", formula: str = "", charge: int | None = None, uri: str = "", notes: str = ""
+) -> str:
+    compartment = id.rsplit("_", 1)[-1]
+    fbc = (f' fbc:chemicalFormula="{formula}"' if formula else "") + (
+        "" if charge is None else f' fbc:charge="{charge}"'
+    )
+    inside = (f'<notes><p xmlns="http://www.w3.org/1999/xhtml">{notes}</p></notes>' if notes else "") + (
+        _ANNOTATION.format(id=id, uri=uri) if uri else ""
+    )
+    return (
+        f'<species id="{id}" metaid="meta_{id}" name="{name or id}" compartment="{compartment}" constant="false" '
+        f'hasOnlySubstanceUnits="true" boundaryCondition="{str(compartment == "b").lower()}"{fbc}>{inside}</species>\n'
+    )
+
+
+def reaction(id: str, terms: dict[str, float | None], reversible: bool = False) -> str:
+    def side(name, chosen):
+        references = "".join(
+            f'<speciesReference species="{s}" constant="true"'
+            + ("" if c is None else f' stoichiometry="{abs(c)}"')
+            + "/>"
+            for s, c in chosen.items()
+        )
+        return f"<listOf{name}>{references}</listOf{name}>" if chosen else ""
+
+    consumed = {s: c for s, c in terms.items() if c is not None and c < 0}
+    made = {s: c for s, c in terms.items() if c is None or c > 0}
+    return (
+        f'<reaction id="{id}" fast="false" reversible="{str(reversible).lower()}">'
+        f"{side('Reactants', consumed)}{side('Products', made)}</reaction>\n"
+    )
+
+
+def write_model(path: Path, species: list[str], reactions: list[str]) -> Path:
+    content = _HEAD.format(name=path.name.split(".")[0])
+    content += f"<listOfSpecies>{''.join(species)}</listOfSpecies>\n"
+    content += f"<listOfReactions>{''.join(reactions)}</listOfReactions>\n</model></sbml>\n"
+    path.write_text(content)
+    return path

@@ -1,0 +1,110 @@
+import bz2
+import gzip
+
+import pytest
+
+from astrojax.data.networks.sbml import read_network
+from astrojax.errors import RequestError
+from tests.data.networks.models import reaction, species, write_model
+
+GLUCOSE = species("M_glc__D_c", "D-Glucose", "C6H12O6", 0, "http://identifiers.org/kegg.compound/C00031")
+KINASE = reaction("R_HEX", {"M_glc__D_c": -1, "M_atp_c": -1, "M_g6p_c": 1, "M_adp_c": 1, "M_h_c": 1})
+KINASE_SPECIES = [
+    GLUCOSE,
+    species("M_atp_c", "ATP", "C10H12N5O13P3", -4),
+    species("M_adp_c", "ADP", "C10H12N5O10P2", -3),
+    species("M_g6p_c", "Glucose 6-phosphate", "C6H11O9P", -2),
+    species("M_h_c", "H+", "H", 1),
+]
+
+
+def test_a_kinase(tmp_path):
+    path = write_model(tmp_path / "kinase.xml", KINASE_SPECIES, [KINASE])
+    network = read_network(path)
+    assert (network.name, network.organism) == ("kinase", "kinase of a microbe")
+    glucose = network.metabolites[0]
+    assert glucose.elements == {"C": 6, "H": 12, "O": 6}
+    assert (glucose.charge, glucose.compartment) == (0, "c")
+    assert glucose.references == {("kegg.compound", "C00031")}
+    (kinase,) = network.reactions
+    assert kinase.stoichiometry == {0: -1, 1: -1, 3: 1, 2: 1, 4: 1}
+    assert network.kind(kinase) == "internal"
+    assert network.imbalance(kinase) == {}
+    assert not network.remarks
+
+
+def test_a_lost_proton_shows_in_the_balance(tmp_path):
+    lost = reaction("R_HEX", {"M_glc__D_c": -1, "M_atp_c": -1, "M_g6p_c": 1, "M_adp_c": 1})
+    network = read_network(write_model(tmp_path / "lost.xml", KINASE_SPECIES, [lost]))
+    assert network.imbalance(network.reactions[0]) == {"H": -1, "charge": -1}
+
+
+@pytest.mark.parametrize("opener", [gzip.open, bz2.open])
+def test_compressed_models_are_the_same(tmp_path, opener):
+    path = write_model(tmp_path / "kinase.xml", KINASE_SPECIES, [KINASE])
+    packed = tmp_path / f"kinase.xml.{'gz' if opener is gzip.open else 'bz2'}"
+    with opener(packed, "wb") as file:
+        file.write(path.read_bytes())
+    assert read_network(packed) == read_network(path)
+
+
+def test_what_older_models_write_elsewhere(tmp_path):
+    found = [
+        species("M_glc_c", "D-Glucose", notes="FORMULA: C6H12O6"),
+        species("M_fru_c", "M_D_Fructose_C6H12O6", notes="CHARGE: -2"),
+        species("M_unknown_c", "Something"),
+        species("M_poly_c", "Starch", notes="FORMULA: (C6H10O5)n"),
+    ]
+    network = read_network(
+        write_model(tmp_path / "old.xml", found, [reaction("R_1", {"M_glc_c": -1, "M_fru_c": None, "M_unknown_c": 1})])
+    )
+    glucose, fructose, unknown, starch = network.metabolites
+    assert glucose.elements == fructose.elements == {"C": 6, "H": 12, "O": 6}
+    assert (fructose.name, fructose.charge) == ("M_D_Fructose", -2)
+    assert unknown.elements is None
+    assert starch.elements is None
+    assert network.imbalance(network.reactions[0]) is None
+    assert network.reactions[0].stoichiometry[1] == 1
+    assert network.remarks == {
+        "metabolites without a formula": 1,
+        "formulas not understood": 1,
+        "coefficients not given, taken as 1": 1,
+    }
+
+
+def test_kinds_of_reactions_and_the_boundary(tmp_path):
+    found = [*KINASE_SPECIES, species("M_glc__D_e", "D-Glucose", "C6H12O6", 0), species("M_glc__D_b", "D-Glucose")]
+    reactions = [
+        KINASE,
+        reaction("R_GLCt", {"M_glc__D_e": -1, "M_glc__D_c": 1}),
+        reaction("R_EX_glc", {"M_glc__D_e": -1, "M_glc__D_b": 1}, reversible=True),
+        reaction("R_BIOMASS", {"M_atp_c": -1, "M_adp_c": 1}),
+        reaction("R_nothing", {"M_glc__D_b": -1}),
+        reaction("R_dangling", {"M_nowhere_c": -1, "M_glc__D_c": 1}),
+    ]
+    network = read_network(write_model(tmp_path / "kinds.xml", found, reactions))
+    assert [network.kind(r) for r in network.reactions] == ["internal", "transport", "exchange", "biomass", "exchange"]
+    assert network.reactions[2].reversible
+    assert network.remarks["reactions of nothing within the boundary, left out"] == 1
+    assert network.remarks["metabolites that reactions name and the model lacks, such as M_nowhere_c"] == 1
+
+
+def test_files_that_are_not_models(tmp_path):
+    path = write_model(tmp_path / "whole.xml", KINASE_SPECIES, [KINASE])
+    packed = tmp_path / "cut.xml.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes())[:-40])
+    with pytest.raises(RequestError, match=r"cut\.xml\.gz: damaged"):
+        read_network(packed)
+    broken = tmp_path / "broken.xml"
+    broken.write_text(path.read_text().replace("</listOfSpecies>", ""))
+    with pytest.raises(RequestError, match=r"broken\.xml: malformed SBML, line \d+"):
+        read_network(broken)
+    broken.write_text("this is no XML")
+    with pytest.raises(RequestError, match=r"broken\.xml: malformed SBML, line 1"):
+        read_network(broken)
+    with pytest.raises(RequestError, match=r"empty\.xml: no reactions"):
+        read_network(write_model(tmp_path / "empty.xml", [GLUCOSE], []))
+    with pytest.raises(RequestError, match=r"nowhere\.xml: no such file"):
+        read_network(tmp_path / "nowhere.xml")
+    with pytest.raises(RequestError, match=r"nowhere\.xml\.gz: no such file"):
+        read_network(tmp_path / "nowhere.xml.gz")
