@@ -5,6 +5,7 @@ known before any climate is, on any grid, and are what lets a network treat a ne
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from astrojax.data.cubes.store import CubeStore
 from astrojax.errors import RequestError
 from astrojax.physics.circulation import Response, coriolis_parameter, linear_response, rotation_number
 from astrojax.physics.constants import STEFAN_BOLTZMANN
-from astrojax.physics.grid import area_mean
+from astrojax.physics.grid import Grid, area_mean
 from astrojax.physics.insolation import Orbit, insolation
 from astrojax.physics.scattering import scattered_share
 
@@ -37,6 +38,11 @@ MAPS = (
 
 # Those that change their sign where hemispheres change places: what tells them apart.
 ANTISYMMETRIC = ("coriolis_parameter", "linear_northward_wind", "sine_of_latitude")
+
+# What the maps are computed from, whatever a model reads.
+_ALWAYS = {
+    *("instellation", "stellar_temperature", "rotation_period", "tidally_locked", "radius", "gravity", "epoch_age")
+}
 
 # Parameters that span decades, so that ratios matter and not differences.
 _LOGARITHMIC = ("rotation_period", "orbital_period", "surface_pressure", "pN2", "pCO2", "pCH4")
@@ -122,26 +128,85 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
     Raises:
         RequestError: the store lacks a parameter.
     """
-    parameters = {name: store.parameters[..., i] for i, name in enumerate(store.parameter_names)}
-    shape = (len(store), len(store.climate_time_edges) - 1, len(store.epochs), len(store.grid.lat), len(store.grid.lon))
-    present_ptgyx = store.present[:, None, :, None, None]
 
-    def field(name: str) -> np.ndarray:
+    def field(name: str) -> np.ndarray | None:
         if not any(name in names for names in store.variables.values()):
-            return np.zeros(shape)
-        return np.broadcast_to(np.nan_to_num(store.read_variable(name)[:, :, :, 0]).astype(np.float64), shape)
+            return None
+        return np.nan_to_num(store.read_variable(name)[:, :, :, 0]).astype(np.float64)
 
+    light = None
     if "rsdt" in store.variables.get("surface", ()):
         light = store.read_variable("rsdt")[:, :, :, 0].astype(np.float64)
         gaps = ~np.isfinite(light).all((1, 3, 4)) & store.present
         if gaps.any():
             raise RequestError(f"{store.path}: rsdt of {store.planets[np.argwhere(gaps)[0][0]]} has missing values")
-        light = np.where(present_ptgyx, light, 0.0)
-    else:
-        light = _computed_insolation(store, parameters, shape)
+    try:
+        return boundary_of_planets(
+            {name: store.parameters[..., i] for i, name in enumerate(store.parameter_names)},
+            store.grid,
+            store.climate_time_edges,
+            parameter_names,
+            planets=store.planets,
+            present=store.present,
+            land_area_fraction=field("sftlf"),
+            surface_altitude=field("orog"),
+            light=light,
+        )
+    except RequestError as error:
+        raise RequestError(f"{store.path}: {error}") from error
+
+
+def boundary_of_planets(
+    parameters: Mapping[str, np.ndarray],
+    grid: Grid,
+    month_edges: np.ndarray,
+    parameter_names: tuple[str, ...],
+    *,
+    planets: Sequence[str],
+    present: np.ndarray,
+    land_area_fraction: np.ndarray | None = None,
+    surface_altitude: np.ndarray | None = None,
+    light: np.ndarray | None = None,
+) -> Boundary:
+    """Computes the inputs of planets from their parameters and the maps of their surface.
+
+    Args:
+        parameters: name -> ``[planet, geological_time]``, in the units of the project's files.
+        grid: the cells.
+        month_edges: ``[climate_time + 1]``, where months begin and end, in orbits.
+        parameter_names: which parameters a model reads; ``"land_area_fraction"`` is the area mean of that map.
+        planets: their names, for errors.
+        present: ``[planet, geological_time]`` bool, which epochs there are.
+        land_area_fraction: ``[planet, climate_time, geological_time, lat, lon]``, or what broadcasts to it; all ocean
+            where not given.
+        surface_altitude: the same, m; flat where not given.
+        light: the same, W m-2, at the top of the atmosphere; computed from star and orbit where not given.
+
+    Raises:
+        RequestError: a parameter is missing or describes no orbit.
+    """
+    parameters = dict(parameters)
+    needed = {*_ALWAYS, *parameter_names} - {"land_area_fraction"}
+    if "surface_pressure" not in parameters:
+        needed |= {"pN2", "pCO2"}
+    if light is None:
+        needed |= {"obliquity", "eccentricity", "substellar_longitude"}
+    if missing := sorted(needed - set(parameters)):
+        raise RequestError(f"no parameter {', '.join(missing)}; there are {', '.join(parameters)}")
+    shape = (len(planets), len(month_edges) - 1, present.shape[1], len(grid.lat), len(grid.lon))
+    present_ptgyx = present[:, None, :, None, None]
+    if light is None:
+        light = np.zeros(shape)
+        for planet, epoch in np.argwhere(present):
+            light[planet, :, epoch] = _insolation(planets[planet], parameters, planet, epoch, grid, month_edges)
+    light = np.where(present_ptgyx, light, 0.0)
+    land, altitude = (
+        np.zeros(shape) if field is None else np.broadcast_to(field, shape)
+        for field in (land_area_fraction, surface_altitude)
+    )
     annual = np.broadcast_to(light.mean(1, keepdims=True), shape)
-    everywhere = np.broadcast_to(area_mean(annual, store.grid)[..., None, None], shape)
-    lat = store.grid.lat[:, None]
+    everywhere = np.broadcast_to(area_mean(annual, grid)[..., None, None], shape)
+    lat = grid.lat[:, None]
     sine, days = np.sin(np.deg2rad(lat)), parameters["rotation_period"][:, None, :, None, None]
     coriolis = np.broadcast_to(coriolis_parameter(days, lat), shape)
     column = _nominal_pressure(parameters) / parameters["gravity"]
@@ -151,8 +216,8 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
         return (light * np.where(present_ptgyx, let_through, 0.0) / STEFAN_BOLTZMANN) ** 0.25
 
     emission = emission_temperature(everywhere)
-    response = _linear_response(store, light / np.where(everywhere > 0, everywhere, 1), emission, parameters)
-    land = field("sftlf")
+    heating = light / np.where(everywhere > 0, everywhere, 1)
+    response = _linear_response(heating, emission[:, 0, :, 0, 0], parameters, present, grid)
     maps = {
         "emission_temperature": emission_temperature(light),
         "annual_emission_temperature": emission_temperature(annual),
@@ -167,12 +232,9 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
         "sine_of_latitude": np.broadcast_to(sine, shape),
         "absolute_sine_of_latitude": np.broadcast_to(np.abs(sine), shape),
         "land_area_fraction": land,
-        "surface_altitude": field("orog"),
+        "surface_altitude": altitude,
     }
-    parameters["land_area_fraction"] = area_mean(land.mean(1), store.grid)
-    for name in parameter_names:
-        if name not in parameters:
-            raise RequestError(f"{store.path}: no parameter {name}; there are {', '.join(parameters)}")
+    parameters["land_area_fraction"] = area_mean(land.mean(1), grid)
     chosen = [_comparable(name, parameters[name]) for name in parameter_names]
     locked = np.nanmax(parameters["tidally_locked"], axis=1) > 0.5
     zonal = light.mean(-1)
@@ -180,49 +242,46 @@ def make_boundary(store: CubeStore, parameter_names: tuple[str, ...]) -> Boundar
     return Boundary(
         maps=np.stack([np.where(present_ptgyx, maps[name], 0) for name in MAPS], 1)[..., None, :, :].astype(np.float32),
         insolation=light[:, :, :, None].astype(np.float32),
-        parameters=_known(np.stack(chosen, axis=-1), store.present[..., None]),
+        parameters=_known(np.stack(chosen, axis=-1), present[..., None]),
         parameter_names=parameter_names,
-        ages=_known(parameters["epoch_age"], store.present),
+        ages=_known(parameters["epoch_age"], present),
         # Any pressure will do where there is no epoch, but none would be divided by.
-        pressure=np.where(store.present, _nominal_pressure(parameters), 1e5).astype(np.float32),
+        pressure=np.where(present, _nominal_pressure(parameters), 1e5).astype(np.float32),
         rotating=~locked,
         seasons=seasons,
-        present=store.present,
+        present=present,
     )
 
 
-def _computed_insolation(store: CubeStore, parameters: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    light = np.zeros(shape)
-    for planet, epoch in np.argwhere(store.present):
-        star = {name: float(values[planet, epoch]) for name, values in parameters.items()}
-        try:
-            orbit = Orbit(
-                instellation=star["instellation"],
-                obliquity=star["obliquity"],
-                eccentricity=star["eccentricity"],
-                tidally_locked=star["tidally_locked"] > 0.5,
-                substellar_longitude=star["substellar_longitude"],
-            )
-        except ValueError as error:
-            raise RequestError(f"{store.path}: {store.planets[planet]}: {error}") from error
-        light[planet, :, epoch] = insolation(store.grid, orbit, store.climate_time_edges)
-    return light
+def _insolation(name: str, parameters, planet: int, epoch: int, grid: Grid, month_edges: np.ndarray) -> np.ndarray:
+    star = {parameter: float(values[planet, epoch]) for parameter, values in parameters.items()}
+    try:
+        orbit = Orbit(
+            instellation=star["instellation"],
+            obliquity=star["obliquity"],
+            eccentricity=star["eccentricity"],
+            tidally_locked=star["tidally_locked"] > 0.5,
+            substellar_longitude=star["substellar_longitude"],
+        )
+    except ValueError as error:
+        raise RequestError(f"{name}: {error}") from error
+    return insolation(grid, orbit, month_edges)
 
 
-def _linear_response(store: CubeStore, heating, emission_temperature, parameters: dict[str, np.ndarray]) -> Response:
+def _linear_response(heating, emission_temperature, parameters, present: np.ndarray, grid: Grid) -> Response:
     response = Response(*(np.zeros(heating.shape) for _ in Response._fields))
-    for planet, epoch in np.argwhere(store.present):
-        temperature = emission_temperature[planet, 0, epoch, 0, 0]
+    for planet, epoch in np.argwhere(present):
         rotation_period, radius = (parameters[name][planet, epoch] for name in ("rotation_period", "radius"))
-        rotation = rotation_number(temperature, rotation_period, radius)
-        here = linear_response(heating[planet, :, epoch], rotation, _DAMPING, store.grid)
+        rotation = rotation_number(emission_temperature[planet, epoch], rotation_period, radius)
+        here = linear_response(heating[planet, :, epoch], rotation, _DAMPING, grid)
         for whole, part in zip(response, here, strict=True):
             whole[planet, :, epoch] = part
     return response
 
 
 def _nominal_pressure(parameters: dict[str, np.ndarray]) -> np.ndarray:
-    return parameters.get("surface_pressure", parameters["pN2"] + parameters["pCO2"])
+    given = parameters.get("surface_pressure")
+    return parameters["pN2"] + parameters["pCO2"] if given is None else given
 
 
 def _comparable(name: str, values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from astrojax.config import Config, NonNegative, NonNegativeFloat, Positive
 from astrojax.console import say
 from astrojax.data import boundary, cubes
 from astrojax.data.cubes import statistics
 from astrojax.data.thousand_worlds import convert_thousand_worlds
+from astrojax.data.worlds import beyond, make_worlds
 from astrojax.errors import RequestError
 from astrojax.evaluation import climate as evaluation
 from astrojax.models.climate_fields import Scale, physical_fields
@@ -406,8 +408,48 @@ class ClimateTask:
             store: cubes on the grid and levels the model was trained on.
             planets: names of those of its planets to predict.
         """
-        inputs = self.boundary_of(store)
+        batches = self._evaluation_batches(store, self.boundary_of(store), planets)
+        return self._predict_members(params, mesh, batches, len(planets))
 
+    def worlds(self, parameters: Mapping[str, ArrayLike], **maps: ArrayLike) -> boundary.Boundary:
+        """What the model is told of planets that no file describes, for :meth:`emulate`.
+
+        Says so where parameters lie beyond those of the planets it has learnt from.
+
+        Args:
+            parameters: all that the model reads (``config.data.parameters``); see
+                :func:`astrojax.data.worlds.make_worlds`.
+            maps: ``land_area_fraction`` and ``surface_altitude``, of an ocean planet unless given.
+
+        Raises:
+            RequestError: a parameter is missing, unknown, out of range or of another number of planets.
+        """
+        made = make_worlds(parameters, self._grid, self._month_edges, self.config.data.parameters, **maps)
+        if names := beyond(made, self.boundary, self.store.index(self.train_planets)):
+            say(f"warning: beyond the planets that the model has learnt from: {', '.join(names)}")
+        return made
+
+    def emulate(self, params: Params, mesh: jax.sharding.Mesh, worlds: boundary.Boundary) -> dict[str, np.ndarray]:
+        """Climates of planets that no file describes: ``[planet, climate_time, epoch, lev, lat, lon]`` by variable.
+
+        As :meth:`predict`, the mean over the ensemble, and over each planet and its mirror image.
+
+        Args:
+            params: the weights.
+            mesh: where they live.
+            worlds: made by :meth:`worlds`.
+
+        Raises:
+            RequestError: the model forecasts or completes climates, and needs to be shown some of each.
+        """
+        if self.config.objective != "emulate":
+            raise RequestError(f"objective={self.config.objective} needs climates to begin from; emulate does not")
+        num_planets = len(worlds.present)
+        members = self._predict_members(params, mesh, self._world_batches(worlds), num_planets)
+        return {name: field.mean(axis=0) for name, field in members.items()}
+
+    @functools.cached_property
+    def _prediction_step(self):
         @jax.jit
         def predict(params, batch, visible):
             def member(params):
@@ -421,15 +463,18 @@ class ClimateTask:
             fields, shown = jax.tree.map(lambda x: jax.sharding.reshard(x, P()), (fields, shown))
             return {name: jnp.where(shown[name], jnp.nan, x) for name, x in fields.items()}
 
+        return predict
+
+    def _predict_members(self, params: Params, mesh: jax.sharding.Mesh, batches: Iterable, count: int):
         results: list[dict[str, np.ndarray]] = []
-        for batch in self._evaluation_batches(store, inputs, planets):
+        for batch in batches:
             global_batch, fields = put_batch(batch, mesh), None
             for visible in self._views(batch, mesh):
-                seen = {name: np.asarray(x) for name, x in predict(params, global_batch, visible).items()}
+                seen = {name: np.asarray(x) for name, x in self._prediction_step(params, global_batch, visible).items()}
                 fields = fields or seen
                 fields = {name: np.where(np.isnan(x), seen[name], x) for name, x in fields.items()}
             results.append(fields)
-        return {n: np.concatenate([r[n] for r in results], axis=1)[:, : len(planets)] for n in results[0]}
+        return {n: np.concatenate([r[n] for r in results], axis=1)[:, :count] for n in results[0]}
 
     def _new_model(self, key: jax.Array) -> CubeViT:
         data = self.config.data
@@ -467,12 +512,7 @@ class ClimateTask:
         return {
             "levels": cube["levels"][:, levels],
             "surface": cube["surface"][:, surface],
-            "maps": inputs.maps[planets],
-            "insolation": inputs.insolation[planets][:, None],
-            **{
-                name: getattr(inputs, name)[planets]
-                for name in ("parameters", "ages", "pressure", "present", "rotating", "seasons")
-            },
+            **_told(inputs, planets),
         }
 
     def _with_words(self, cube: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -484,21 +524,38 @@ class ClimateTask:
     def _evaluation_batches(self, store: cubes.CubeStore, inputs: boundary.Boundary, planets: tuple[str, ...]):
         """This process's rows of batches that fill the devices; the last planet is repeated where they do not come out
         even."""
-        shards = int(np.prod([jax.sharding.get_abstract_mesh().shape[axis] for axis in BATCH]))
-        size = -(-self.config.eval_batch_size // shards) * shards
-        padded = [*planets, *[planets[-1]] * (-len(planets) % size)]
-        rows = size // jax.process_count()
-        first = rows * jax.process_index()
-        own = [place for start in range(first, len(padded), size) for place in range(start, start + rows)]
-        batches = cubes.evaluation_batches(store, [padded[place] for place in own], batch_size=rows)
+        portions = self._portions(len(planets))
+        names = [planets[min(place, len(planets) - 1)] for places in portions for place in places]
+        batches = cubes.evaluation_batches(store, names, batch_size=len(portions[0]))
         batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
-        for start, cube in zip(range(0, len(own), rows), batches, strict=True):
+        for places, cube in zip(portions, batches, strict=True):
             batch = self._batch(cube, store, inputs)
-            words = np.stack([np.zeros(rows, np.uint32), cube["planet"].astype(np.uint32)], axis=1)
-            for row, place in enumerate(own[start : start + rows]):
+            words = np.stack([np.zeros(len(places), np.uint32), cube["planet"].astype(np.uint32)], axis=1)
+            for row, place in enumerate(places):
                 if place >= len(planets):  # Counts for nothing.
                     batch["levels"][row] = batch["surface"][row] = np.nan
             yield batch | {"words": words}
+
+    def _world_batches(self, worlds: boundary.Boundary):
+        """The same of planets of which no climate is known."""
+        data, (num_planets, num_epochs) = self.config.data, worlds.present.shape
+        t, z, y, x = (getattr(data.shape, axis) for axis in ("climate_time", "lev", "lat", "lon"))
+        for places in self._portions(num_planets):
+            planets, rows = [min(place, num_planets - 1) for place in places], len(places)
+            yield {
+                "levels": np.full((rows, len(data.level_variables), t, num_epochs, z, y, x), np.nan, np.float32),
+                "surface": np.full((rows, len(data.surface_variables), t, num_epochs, 1, y, x), np.nan, np.float32),
+                **_told(worlds, planets),
+                "words": np.zeros((rows, 2), np.uint32),
+            }
+
+    def _portions(self, count: int) -> list[list[int]]:
+        """This process's rows of batches that fill the devices, as places among ``count``; those beyond it fill up."""
+        shards = int(np.prod([jax.sharding.get_abstract_mesh().shape[axis] for axis in BATCH]))
+        size = -(-self.config.eval_batch_size // shards) * shards
+        rows = size // jax.process_count()
+        first = rows * jax.process_index()
+        return [list(range(start + first, start + first + rows)) for start in range(0, count, size)]
 
     def _disturbed(self, batch: Batch) -> Batch:
         return samples.disturbed(batch, self.config.augmentation, self._groups, self._standard.parameter_std)
@@ -615,6 +672,13 @@ class ClimateTask:
 
 
 _STORE = Path("data/cubes.zarr")
+
+
+def _told(inputs: boundary.Boundary, planets: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """What a batch holds of the planets in these places beside their climates."""
+    names = ("maps", "parameters", "ages", "pressure", "present", "rotating", "seasons")
+    told = {name: getattr(inputs, name)[planets] for name in names}
+    return told | {"insolation": inputs.insolation[planets][:, None]}
 
 
 def _is_store(path: str) -> bool:

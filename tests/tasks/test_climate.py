@@ -227,6 +227,57 @@ def test_an_ensemble_is_its_members(opened):
     np.testing.assert_allclose(mean, np.mean(alone, axis=0), rtol=1e-5)
 
 
+def described(task, planets):
+    """The parameters of a store's planets, and the maps of their surface."""
+    places = task.store.index(planets)
+    parameters = dict(zip(task.store.parameter_names, np.moveaxis(task.store.parameters[places], -1, 0), strict=True))
+    told = {*task.config.data.parameters, "obliquity", "eccentricity", "substellar_longitude"}
+    fields = {"land_area_fraction": "sftlf", "surface_altitude": "orog"}
+    maps = {name: task.store.read_variable(short)[places][:, :, :, 0] for name, short in fields.items()}
+    return {name: values for name, values in parameters.items() if name in told}, maps
+
+
+def test_a_planet_is_emulated_without_a_file_as_with_one(opened, capsys):
+    task, mesh = opened(), mesh_of(MANY)
+    planets = (task.train_planets[0], "world0", "world5", "world6")
+    parameters, maps = described(task, planets)
+    with jax.set_mesh(mesh):
+        params = jax.jit(task.init)(jax.random.key(0))
+        from_files = task.predict(params, mesh, task.store, planets)
+        from_numbers = task.emulate(params, mesh, task.worlds(parameters, **maps))
+        alone = {name: np.asarray(values)[:1, :1] for name, values in parameters.items()}
+        one = task.emulate(params, mesh, task.worlds(alone | {"pCO2": 9e4}))
+    for name, field in from_files.items():
+        np.testing.assert_allclose(from_numbers[name], field, rtol=1e-5, atol=1e-6 * np.abs(field).max(), err_msg=name)
+    assert one["ta"].shape == (1, 4, 1, 3, 8, 16)
+    assert np.isfinite(one["ta"]).all()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "warning: beyond the planets that the model has learnt from: pCO2"
+    )
+
+
+def test_descriptions_that_make_no_planet_are_refused(opened):
+    task = opened()
+    parameters, maps = described(task, ("world0", "world1", "world2"))
+    for change, why in (
+        ({"colour": 3}, "no parameter colour; the model knows"),
+        ({"gravity": -9.8}, r"gravity=-9\.8 should be 0\.01 to 1000"),
+        ({"pCO2": [1.0, np.nan, 2.0]}, r"pCO2=\[1\.0, nan, 2\.0\] should be 0 to 1e\+09"),
+        ({"gravity": [9.8, 3.7]}, r"parameters of different numbers of planets or epochs: .*gravity \[2, 1\]"),
+        ({"tidally_locked": 1}, "planet 0: tidally locked with obliquity=23"),
+    ):
+        with pytest.raises(RequestError, match=why):
+            task.worlds(parameters | change, **maps)
+    with pytest.raises(RequestError, match="no parameter gravity; there are"):
+        task.worlds({name: values for name, values in parameters.items() if name != "gravity"})
+    with pytest.raises(RequestError, match=r"land_area_fraction \[3, 4\] does not fit 3 planets of \(8, 16\) cells"):
+        task.worlds(parameters, land_area_fraction=np.ones((3, 4)))
+    with pytest.raises(RequestError, match="surface_altitude has missing values"):
+        task.worlds(parameters, surface_altitude=np.full((8, 16), np.nan))
+    with pytest.raises(RequestError, match="objective=forecast needs climates to begin from"):
+        opened(objective="forecast").emulate(None, None, task.worlds(parameters))
+
+
 def test_a_mirrored_planet_is_one_whose_files_are_mirrored(opened, tmp_path):
     for planet in range(2):
         for epoch in range(2):
