@@ -33,7 +33,8 @@ def main() -> None:
         evaluations.append(json.loads((workdir / "eval" / "metrics.json").read_text()))
     curves = {"network": [e["r2"]["ts"] for e in evaluations]}
     curves |= {name: [e["baselines"][name]["r2"]["ts"] for e in evaluations] for name in evaluations[0]["baselines"]}
-    learning_curve(RESULTS / "climate_learning_curve.png", NUM_PLANETS, curves, "R² of surface temperature")
+    label = "R² of surface temperature (from 0)"
+    learning_curve(RESULTS / "climate_learning_curve.png", NUM_PLANETS, curves, label, bottom=0)
     figures = {"num_planets": NUM_PLANETS, "r2_ts": curves, "rmse": [e["rmse"] for e in evaluations]}
     print("written to", save_result("climate_learning_curve", figures, {"jax": jax.__version__}))
 

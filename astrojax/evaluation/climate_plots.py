@@ -128,7 +128,13 @@ def global_means(
     figure.savefig(path, dpi=130)
 
 
-def learning_curve(path: Path, num_planets: Sequence[int], curves: Mapping[str, Sequence[float]], label: str) -> None:
+def learning_curve(
+    path: Path,
+    num_planets: Sequence[int],
+    curves: Mapping[str, Sequence[float]],
+    label: str,
+    bottom: float | None = None,
+) -> None:
     """A score over the number of training planets, a line per predictor.
 
     Args:
@@ -136,6 +142,7 @@ def learning_curve(path: Path, num_planets: Sequence[int], curves: Mapping[str, 
         num_planets: numbers of training planets.
         curves: predictor -> its score at each number, NaN where it has none. The first is drawn as the one in question.
         label: the score, with its unit.
+        bottom: where the axis begins: a predictor that fails below it would hide how the others differ.
     """
     figure = _figure(6.4, 4.2)
     axes = figure.add_subplot()
@@ -144,6 +151,7 @@ def learning_curve(path: Path, num_planets: Sequence[int], curves: Mapping[str, 
     axes.set_xlabel("training planets")
     axes.set_ylabel(label)
     axes.set_xticks(num_planets)
+    axes.set_ylim(bottom=bottom)
     axes.grid(alpha=0.25)
     _outside_legend(figure, axes)
     figure.savefig(path, dpi=130)
