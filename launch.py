@@ -15,7 +15,7 @@ from typing import Any
 import absl.logging
 
 from astrojax.config import load_config, override, parse_overrides
-from astrojax.errors import OutOfMemoryError, RequestError, RunError
+from astrojax.errors import FAILURES, OutOfMemoryError, RequestError, report
 from astrojax.parallel.host import restart_with_huge_pages
 from astrojax.parallel.topology import name_of, parse_topology, prepare_environment
 
@@ -23,6 +23,7 @@ from astrojax.parallel.topology import name_of, parse_topology, prepare_environm
 def main(arguments: list[str]) -> int:
     """Runs one command. Returns 0: done; 1: the run failed, or the plan does not fit; 2: the request was wrong; 130:
     interrupted."""
+    place = "workdir"
     try:
         flags, rest = _parser().parse_known_args(arguments)
         overrides = parse_overrides(rest)
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
                 f"--workdir is a folder; checkpoints alone may go to {flags.workdir} (--config.checkpoint.directory)"
             )
         workdir = Path(flags.workdir or _default_workdir(flags.config))
+        place = f"workdir {workdir}"
         if flags.profile and flags.mode != "train":
             raise RequestError(f"--profile goes with --mode train, not {flags.mode}")
         if topology:
@@ -41,22 +43,11 @@ def main(arguments: list[str]) -> int:
             _evaluate(workdir, overrides)
         else:
             _train(config, workdir, profile=flags.profile)
-    except RequestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OutOfMemoryError as error:
         print(f"failed: {error}\nwhat would fit: {_plan_command(flags, rest)}", file=sys.stderr)
         return 1
-    except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; what was saved is kept", file=sys.stderr)
-        return 130
-    except OSError as error:
-        place = error.filename or f"workdir {workdir}"
-        print(f"failed: {place}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    except FAILURES as error:
+        return report(error, place=place, interrupted="interrupted; what was saved is kept")
     return 0
 
 

@@ -7,10 +7,7 @@ are not repeated. Errors are pooled over all planets, whose epochs count alike.
 """
 
 import argparse
-import json
 import math
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import numpy as np
 from astrojax.data import cubes
 from astrojax.evaluation.climate_metrics import bootstrap_ratio
 from astrojax.runs import load_run
+from benchmarks.evaluated import evaluation_of
 from benchmarks.record import save_result
 
 FOLDS = range(5)
@@ -29,7 +27,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=Path, required=True, help="where the runs go")
     flags, more = parser.parse_known_args()
-    evaluations = [_evaluation(flags.workdir / str(fold), fold, more) for fold in FOLDS]
+    evaluations = [
+        evaluation_of(flags.workdir / str(fold), "configs/datacube.py", f"--config.data.fold={fold}", *more)
+        for fold in FOLDS
+    ]
     store = load_run(flags.workdir / "0").task.store
     epochs = Counter({planet: int(there.sum()) for planet, there in zip(store.planets, store.present, strict=True)})
     rmse, beside, r2 = {}, {}, {}
@@ -51,13 +52,6 @@ def main() -> None:
         "folds": [{key: e[key] for key in ("planets", "rmse", "r2", "planet_rmse")} for e in evaluations],
     }
     print("written to", save_result("climate_folds", figures, {"jax": jax.__version__}))
-
-
-def _evaluation(workdir: Path, fold: int, more: list[str]) -> dict:
-    if not (workdir / "eval" / "metrics.json").exists():
-        command = [sys.executable, "launch.py", "--config", "configs/datacube.py", "--workdir", str(workdir)]
-        subprocess.run([*command, f"--config.data.fold={fold}", *more], check=True)
-    return json.loads((workdir / "eval" / "metrics.json").read_text())
 
 
 def _squares(evaluations: list[dict], name: str, variable: str, epochs: Counter) -> np.ndarray:

@@ -7,14 +7,12 @@ runs in the workdir are not repeated. Draws R2 of surface temperature.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 
 from astrojax.evaluation.climate_plots import learning_curve
+from benchmarks.evaluated import evaluation_of
 from benchmarks.record import RESULTS, save_result
 
 NUM_PLANETS = (4, 8, 15)
@@ -24,13 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=Path, required=True, help="where the runs go")
     flags, more = parser.parse_known_args()
-    evaluations = []
-    for number in NUM_PLANETS:
-        workdir = flags.workdir / str(number)
-        if not (workdir / "eval" / "metrics.json").exists():
-            command = [sys.executable, "launch.py", "--config", "configs/datacube.py", "--workdir", str(workdir)]
-            subprocess.run([*command, f"--config.data.num_train_planets={number}", *more], check=True)
-        evaluations.append(json.loads((workdir / "eval" / "metrics.json").read_text()))
+    evaluations = [
+        evaluation_of(
+            flags.workdir / str(number), "configs/datacube.py", f"--config.data.num_train_planets={number}", *more
+        )
+        for number in NUM_PLANETS
+    ]
     curves = {"network": [e["r2"]["ts"] for e in evaluations]}
     curves |= {name: [e["baselines"][name]["r2"]["ts"] for e in evaluations] for name in evaluations[0]["baselines"]}
     label = "R² of surface temperature (from 0)"

@@ -50,6 +50,6 @@ def rdkit_chem():
     try:
         from rdkit import Chem, RDLogger
     except ImportError as error:
-        raise RequestError("molecules need RDKit: pip install 'astrojax[graphs]'") from error
+        raise RequestError("molecules need RDKit: pip install -e '.[graphs]'") from error
     RDLogger.DisableLog("rdApp.*")
     return Chem

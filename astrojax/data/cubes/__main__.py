@@ -8,7 +8,7 @@ import jax
 from astrojax.data.cubes.conversion import convert
 from astrojax.data.cubes.discover import EPOCH_ATTRIBUTE, PATTERN, PLANET_ATTRIBUTE, Naming
 from astrojax.data.cubes.plan import Request
-from astrojax.errors import RequestError, RunError
+from astrojax.errors import FAILURES, report
 
 _EPILOG = f"""
 SOURCE is any number of folders (their *.nc), NetCDF files and quoted glob patterns. Each file holds one planet in one
@@ -45,18 +45,8 @@ def main(arguments: list[str]) -> int:
             ),
         )
         convert(flags.sources, flags.out, request, workers=flags.workers)
-    except RequestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"failed: {error.filename or flags.out}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    except FAILURES as error:
+        return report(error, place=flags.out, interrupted="interrupted; the same command goes on")
     return 0
 
 

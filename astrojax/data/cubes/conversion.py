@@ -11,20 +11,15 @@ import fcntl
 import hashlib
 import json
 import math
-import multiprocessing
-import multiprocessing.connection
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import astrojax
@@ -50,6 +45,7 @@ from astrojax.data.cubes.store import (
 )
 from astrojax.data.cubes.transfer import Transfer
 from astrojax.data.cubes.variables import VARIABLES
+from astrojax.data.workers import num_workers, worker_pool
 from astrojax.errors import RequestError, RunError
 from astrojax.files import write_atomically
 from astrojax.physics.grid import area_mean
@@ -112,15 +108,14 @@ def _convert_planets(
     left = [task for task in tasks if task.index not in records]
     if records:
         say(f"going on: {len(records)} of {len(tasks)} planets are done")
-    workers = min(workers or len(os.sched_getaffinity(0)), len(left))
+    workers = num_workers(workers, len(left))
     progress = _Progress(left, len(records), len(tasks))
     if workers <= 1:
         for task in left:
             records[task.index] = task.run()
             progress.show(task)
     else:
-        context = multiprocessing.get_context("spawn")  # The NetCDF library and JAX survive no fork.
-        with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        with worker_pool(workers) as pool:
             futures = {pool.submit(task.run): task for task in left}
             try:
                 for future in concurrent.futures.as_completed(futures):
@@ -135,19 +130,6 @@ def _convert_planets(
                 pool.shutdown(cancel_futures=True)
     progress.end()
     return [records[i] for i in range(len(tasks))]
-
-
-def _start_worker() -> None:
-    """Ends with the parent, however that ends, and leaves Ctrl-C and accelerators to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    jax.config.update("jax_platforms", "cpu")
-    parent = multiprocessing.parent_process()
-
-    def end_with_parent() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _relative_names(files: Sequence[Path]) -> dict[Path, str]:

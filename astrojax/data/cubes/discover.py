@@ -1,12 +1,12 @@
 """Which files there are and which planet and epoch each of them is."""
 
 import dataclasses
-import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from astrojax import files
 from astrojax.data.cubes.source import SourceFile
 from astrojax.errors import RequestError
 
@@ -76,19 +76,7 @@ def find_files(sources: Sequence[str]) -> list[Path]:
     Raises:
         RequestError: one of them names no file.
     """
-    files: dict[Path, Path] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            found = sorted(path.glob("*.nc"))
-        elif path.is_file():
-            found = [path]
-        else:
-            found = [Path(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
-        if not found:
-            raise RequestError(f"{source}: no NetCDF file there")
-        files |= {file.resolve(): file for file in found}
-    return sorted(files.values())
+    return files.find_files(sources, (".nc",), "no NetCDF file there")
 
 
 def _number(value: Any) -> int | str:

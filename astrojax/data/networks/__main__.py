@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from astrojax.data.networks.collection import read_collection, render
-from astrojax.errors import RequestError, RunError
+from astrojax.errors import FAILURES, report
 from astrojax.files import write_atomically
 
 _EPILOG = """
@@ -36,17 +36,8 @@ def main(arguments: list[str]) -> int:
             collection.universe.save(flags.out)
         if flags.report:
             write_atomically(flags.report, json.dumps(collection.report, indent=1).encode() + b"\n")
-    except RequestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"failed: {error.filename}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    except FAILURES as error:
+        return report(error, place=flags.out, interrupted="interrupted")
     print(render(collection.report), end="")
     return 0
 

@@ -1,12 +1,8 @@
 """Reads many models at once, and says what is good and bad about them."""
 
 import dataclasses
-import glob
-import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,9 @@ from astrojax.data.networks.identity import identify
 from astrojax.data.networks.network import Network
 from astrojax.data.networks.sbml import read_network
 from astrojax.data.networks.universe import Universe, make_universe
+from astrojax.data.workers import num_workers, worker_pool
 from astrojax.errors import RequestError, RunError
+from astrojax.files import find_files
 
 _SUFFIXES = tuple(f"{kind}{packed}" for kind in (".xml", ".sbml") for packed in ("", ".gz", ".bz2", ".xz"))
 
@@ -45,9 +43,9 @@ def read_collection(sources: Sequence[str], *, workers: int | None = None) -> Co
         RequestError: a source names no file, no file could be read, or two have one name.
         RunError: a process died of a file.
     """
-    files = _find(sources)
+    files = find_files(sources, _SUFFIXES, "no SBML file there (*.xml, *.sbml, compressed or not)")
     networks, refused = [], {}
-    for file, network in _read(files, min(workers or len(os.sched_getaffinity(0)), len(files))):
+    for file, network in _read(files, num_workers(workers, len(files))):
         if isinstance(network, RequestError):
             refused[str(file)] = str(network)
         else:
@@ -99,8 +97,7 @@ def _read(files: Sequence[Path], workers: int) -> Iterator[tuple[Path, Network |
     if workers == 1:
         yield from ((file, _network_or_error(file)) for file in files)
         return
-    # Not forked: JAX's threads would be, too.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         for file, future in [(file, pool.submit(_network_or_error, file)) for file in files]:
             try:
                 yield file, future.result()
@@ -113,20 +110,6 @@ def _network_or_error(file: Path) -> Network | RequestError:
         return read_network(file)
     except RequestError as error:
         return error
-
-
-def _find(sources: Sequence[str]) -> list[Path]:
-    files: dict[Path, Path] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            found = [file for file in sorted(path.iterdir()) if file.name.endswith(_SUFFIXES)]
-        else:
-            found = [Path(name) for name in sorted(glob.glob(source, recursive=True)) if Path(name).is_file()]
-        if not found:
-            raise RequestError(f"{source}: no SBML file there (*.xml, *.sbml, compressed or not)")
-        files |= {file.resolve(): file for file in found}
-    return sorted(files.values())
 
 
 def _record(network: Network, present, shared) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What identifiers and names of metabolites say, as different schools of modelling write them."""
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Identifier(NamedTuple):
     compartment: str | None
 
 
+@functools.cache  # The same few thousand stand in every model, and in each of its reactions.
 def split_identifier(identifier: str) -> Identifier:
     """``"M_glc_DASH_D_c"`` as ``("glc-D", "c")``."""
     text = _CODE.sub(lambda match: chr(int(match[1])), identifier.removeprefix("M_"))

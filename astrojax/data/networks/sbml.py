@@ -81,7 +81,7 @@ def _parse(path: Path):
     try:
         import libsbml
     except ImportError as error:
-        raise RequestError("reading SBML needs libsbml: pip install 'astrojax[graphs]'") from error
+        raise RequestError("reading SBML needs libsbml: pip install -e '.[graphs]'") from error
     with tempfile.TemporaryDirectory() as scratch:
         source = path
         if opener := _OPENERS.get(path.suffix):
@@ -132,21 +132,17 @@ def _compartments_from_ids(metabolites: list[Metabolite], remarks: Counter[str])
 def _metabolite(species, compartment: str, remarks: Counter[str]) -> Metabolite:
     plugin = species.getPlugin("fbc")
     notes = species.getNotesString() if species.isSetNotes() else ""
-    name, written = species.getName() or species.getId(), ""
+    name, elements, written = species.getName() or species.getId(), None, ""
     if plugin and plugin.isSetChemicalFormula():
         written = plugin.getChemicalFormula()
     elif match := _NOTE["formula"].search(notes):
         written = match[1]
-    elif species.isSetName() and (match := _FORMULA_AT_END.search(name)) and _is_formula(match[1]):
+    elif species.isSetName() and (match := _FORMULA_AT_END.search(name)) and _elements(match[1]):
         written, name = match[1], name[: match.start()]
-    elements = None
-    if written:
-        try:
-            elements = parse_formula(written)
-        except ValueError:
-            remarks["formulas not understood"] += 1
-    else:
+    if not written:
         remarks["metabolites without a formula"] += 1
+    elif (elements := _elements(written)) is None:
+        remarks["formulas not understood"] += 1
     charge = None
     if plugin and plugin.isSetCharge():
         charge = float(plugin.getCharge())
@@ -164,11 +160,11 @@ def _metabolite(species, compartment: str, remarks: Counter[str]) -> Metabolite:
     )
 
 
-def _is_formula(text: str) -> bool:
+def _elements(formula: str) -> dict[str, float] | None:
     try:
-        return bool(parse_formula(text))
+        return parse_formula(formula)
     except ValueError:
-        return False
+        return None
 
 
 def _reaction(reaction, places: dict[str, int | None], remarks: Counter[str]) -> Reaction:

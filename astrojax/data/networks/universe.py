@@ -4,7 +4,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,13 +86,8 @@ class Universe:
 
     def save(self, path: Path) -> None:
         """Writes a file that is whole or not there."""
-        content: dict[str, Any] = {
-            "networks": self.networks,
-            "organisms": self.organisms,
-            "compounds": self.compounds,
-            "reactions": self.reactions,
-            "present": [np.flatnonzero(row).tolist() for row in self.present],
-        }
+        present = [np.flatnonzero(row).tolist() for row in self.present]
+        content = _Content(self.networks, self.organisms, self.compounds, self.reactions, present)
         write_atomically(path, zstandard.compress(msgspec.json.encode(content)))
 
     @classmethod
@@ -112,15 +106,16 @@ class Universe:
         present = np.zeros((len(content.networks), len(content.reactions)), bool)
         for row, places in zip(present, content.present, strict=True):
             row[places] = True
-        fields = (content.networks, content.organisms, content.compounds, content.reactions)
-        return cls(*(tuple(field) for field in fields), present)
+        return cls(content.networks, content.organisms, content.compounds, content.reactions, present)
 
 
 class _Content(msgspec.Struct):
-    networks: list[str]
-    organisms: list[str]
-    compounds: list[Compound]
-    reactions: list[UniversalReaction]
+    """What a file of it holds."""
+
+    networks: tuple[str, ...]
+    organisms: tuple[str, ...]
+    compounds: tuple[Compound, ...]
+    reactions: tuple[UniversalReaction, ...]
     present: list[list[int]]
 
 
