@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from astrojax.chemistry.valence import AtomType, rdkit_chem
+from astrojax.data.workers import num_workers, worker_pool
 from astrojax.errors import RequestError
 
-MAX_BOND_ORDER = 3
 _COMPRESSED = b"\x1f\x8b"
+_ROWS_AT_A_TIME = 1000
 
 
 class Molecule(NamedTuple):
@@ -28,7 +29,7 @@ class Molecule(NamedTuple):
     Attributes:
         atoms: of ``n`` atoms the type of each.
         bonds: ``[m, 2]`` int32, positions of the two atoms, the smaller first.
-        orders: ``[m]`` int32, 1 to ``MAX_BOND_ORDER``.
+        orders: ``[m]`` int32, 1 to 3.
     """
 
     atoms: tuple[AtomType, ...]
@@ -137,3 +138,23 @@ def atom_types(molecules: Sequence[Molecule]) -> tuple[AtomType, ...]:
     """The types of atoms in molecules, the most frequent first."""
     counts = Counter(kind for molecule in molecules for kind in molecule.atoms)
     return tuple(sorted(counts, key=lambda kind: (-counts[kind], kind)))
+
+
+def read_molecules(path: str | Path) -> Iterator[tuple[Row, Molecule | str]]:
+    """The molecules of a file as :func:`read_smiles` finds them, or why one is none. Read by one process per core.
+
+    Raises:
+        RequestError: see :func:`read_smiles`.
+    """
+    rows = list(read_smiles(path))
+    with worker_pool(num_workers(None, len(rows) // _ROWS_AT_A_TIME + 1)) as pool:
+        yield from zip(
+            rows, pool.map(_molecule_or_reason, [row.smiles for row in rows], chunksize=_ROWS_AT_A_TIME), strict=True
+        )
+
+
+def _molecule_or_reason(smiles: str) -> Molecule | str:
+    try:
+        return to_molecule(smiles)
+    except ValueError as error:
+        return str(error)

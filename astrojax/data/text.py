@@ -6,14 +6,13 @@ Windows are random access: the order of an epoch is a function of the seed, and 
 """
 
 import functools
-import signal
 
 import grain
 import numpy as np
-from absl import flags
 
 from astrojax.config import Config, NonNegative, Positive
 from astrojax.data.token_store import TokenStore
+from astrojax.data.workers import in_workers
 
 # What a window holds, each [seq_len] (see PackedWindows).
 FIELDS = {
@@ -90,16 +89,7 @@ def training_windows(
     windows = grain.MapDataset.source(PackedWindows(store, seq_len)).seed(seed).shuffle().repeat(None)
     batches = windows[process_index::process_count].batch(batch_size // process_count, drop_remainder=True)
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # Grain's worker pool reads its own absl flags.
-            flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), _ignore_interrupts)
-    return batches
-
-
-def _ignore_interrupts(worker_index: int, worker_count: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the run must save, and needs its workers' state for that.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return in_workers(batches, num_workers)
 
 
 def scoring_windows(store: TokenStore, *, seq_len: int, overlap: int = 0) -> grain.MapDataset:

@@ -10,6 +10,8 @@ from astrojax.train.task import RunConfig, Task
 
 _TASKS = {
     "language": ("astrojax.tasks.language", "LanguageTask", "LanguageConfig"),
+    "molecules": ("astrojax.tasks.molecules", "MoleculeTask", "MoleculeConfig"),
+    "reactions": ("astrojax.tasks.reactions", "ReactionTask", "ReactionConfig"),
     "climate": ("astrojax.tasks.climate", "ClimateTask", "ClimateConfig"),
 }
 

@@ -12,7 +12,7 @@ from astrojax.parallel.mesh import MeshConfig
 from astrojax.train.optimizers import AdamW, Optimizer
 
 Params = Any  # A nested dict of arrays.
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]  # Arrays ``[batch, ...]``, or trees of them such as graphs.
 
 
 class TrainConfig(Config):

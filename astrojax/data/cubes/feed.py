@@ -4,16 +4,15 @@ Its elements are places of planets, a few bytes each: shuffling, repeating and s
 read as a whole, straight from the store's files into the memory it is handed over in.
 """
 
-import signal
 import sys
 import threading
 from collections.abc import Sequence
 
 import grain
 import numpy as np
-from absl import flags
 
 from astrojax.data.cubes.store import CubeStore
+from astrojax.data.workers import in_workers
 
 # Batches may be gigabytes: one is in use, these are ready or on their way.
 _BUFFERED_BATCHES = 2
@@ -51,12 +50,7 @@ def training_batches(
         batch_size // process_count, drop_remainder=True, batch_fn=_BatchReader(store)
     )
     batches = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BUFFERED_BATCHES))
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # Grain's worker pool reads its own absl flags.
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1)
-        batches = batches.mp_prefetch(options, _ignore_interrupts)
-    return batches
+    return in_workers(batches, num_workers, per_worker_buffer_size=1)
 
 
 def evaluation_batches(store: CubeStore, planets: Sequence[str], *, batch_size: int) -> grain.MapDataset:
@@ -98,8 +92,3 @@ class _Memory:
             array = np.empty(shape, np.float32)
             self._arrays.append(array)
             return array.view()
-
-
-def _ignore_interrupts(worker_index: int, worker_count: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the run must save, and needs its workers' state for that.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

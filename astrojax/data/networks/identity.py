@@ -8,13 +8,13 @@ tells them apart.
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from astrojax.data.networks.identifiers import accession, plain, split_identifier
 from astrojax.data.networks.network import Metabolite, Network, Reaction
 
 # Databases whose accessions mean one compound, the surest first. ChEBI's do not: models list every protonation state.
-_DATABASES = ("metanetx.chemical", "inchikey", "bigg.metabolite", "seed.compound", "kegg.compound", "biocyc", "name")
+DATABASES = ("metanetx.chemical", "inchikey", "bigg.metabolite", "seed.compound", "kegg.compound", "biocyc", "name")
 
 Elements = frozenset[tuple[str, float]]
 
@@ -39,14 +39,14 @@ def identify(networks: Sequence[Network]) -> Compounds:
     metabolites = [(n, i) for n, network in enumerate(networks) for i in range(len(network.metabolites))]
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, (n, i) in enumerate(metabolites):
-        for key in _keys(networks[n].metabolites[i]):
+        for key in evidence(networks[n].metabolites[i]):
             groups[key].append(place)
-    clusters = _Clusters(
-        [_skeleton(networks[n].metabolites[i]) for n, i in metabolites],
+    clusters = Clusters(
+        [skeleton(networks[n].metabolites[i].elements) for n, i in metabolites],
         [(n, networks[n].metabolites[i].compartment) for n, i in metabolites],
     )
     refused = 0
-    for key in sorted(groups, key=lambda key: (_DATABASES.index(key[0]), key[1])):
+    for key in surest_first(groups):
         first, *others = groups[key]
         refused += sum(not clusters.join(first, other) for other in others)
     roots = [clusters.root(place) for place in range(len(metabolites))]
@@ -60,28 +60,32 @@ def identify(networks: Sequence[Network]) -> Compounds:
 
 
 def reaction_key(network: Network, reaction: Reaction, compound_of: Sequence[int]) -> frozenset[tuple[int, str, float]]:
-    """What makes a reaction the same in every network: ``(compound, compartment, coefficient)`` of all but protons.
+    """What makes a reaction the same in every network: :func:`stoichiometry_key` of all but its protons."""
+    places = [(i, c) for i, c in reaction.stoichiometry.items() if not is_proton(network.metabolites[i])]
+    return stoichiometry_key((compound_of[i], network.metabolites[i].compartment, c) for i, c in places)
+
+
+def stoichiometry_key(terms: Iterable[tuple[int, str, float]]) -> frozenset[tuple[int, str, float]]:
+    """``(compound, compartment, coefficient)`` of a reaction's terms, alike for all ways to write it; empty for none.
 
     Coefficients are relative to the smallest, and of the two directions it takes the same one always. A compartment
     matters only where there are several.
     """
-    places = [(i, c) for i, c in reaction.stoichiometry.items() if not is_proton(network.metabolites[i])]
+    places = list(terms)
     if not places:
         return frozenset()
-    several = len({network.metabolites[i].compartment for i, _ in places}) > 1
-    smallest = min(abs(c) for _, c in places)
-    terms = [
-        (compound_of[i], network.metabolites[i].compartment if several else "", round(c / smallest, 3))
-        for i, c in places
-    ]
-    return frozenset(max(sorted(terms), sorted((k, where, -c) for k, where, c in terms)))
+    several = len({where for _, where, _ in places}) > 1
+    smallest = min(abs(c) for _, _, c in places)
+    scaled = [(compound, where if several else "", round(c / smallest, 3)) for compound, where, c in places]
+    return frozenset(max(sorted(scaled), sorted((compound, where, -c) for compound, where, c in scaled)))
 
 
-def _keys(metabolite: Metabolite) -> Iterator[tuple[str, str]]:
+def evidence(metabolite: Metabolite) -> Iterator[tuple[str, str]]:
+    """What a metabolite is known by: ``(one of DATABASES, accession or name)``, of references, identifier and name."""
     for database, text in metabolite.references:
         if database == "bigg.metabolite":
             yield database, plain(text)
-        elif database in _DATABASES:
+        elif database in DATABASES:
             yield database, text
     identifier = split_identifier(metabolite.id).compound
     if key := accession(identifier):
@@ -91,12 +95,17 @@ def _keys(metabolite: Metabolite) -> Iterator[tuple[str, str]]:
         yield "name", name
 
 
-def _skeleton(metabolite: Metabolite) -> Elements | None:
+def surest_first(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pieces of evidence in the order in which they count."""
+    return sorted(keys, key=lambda key: (DATABASES.index(key[0]), key[1]))
+
+
+def skeleton(elements: Mapping[str, float] | None) -> Elements | None:
     """Elements without hydrogen; hydrogen alone keeps it."""
-    if metabolite.elements is None:
+    if elements is None:
         return None
-    heavy = frozenset((symbol, n) for symbol, n in metabolite.elements.items() if symbol != "H")
-    return heavy or frozenset(metabolite.elements.items())
+    heavy = frozenset((symbol, n) for symbol, n in elements.items() if symbol != "H")
+    return heavy or frozenset(elements.items())
 
 
 def is_proton(metabolite: Metabolite) -> bool:
@@ -104,7 +113,7 @@ def is_proton(metabolite: Metabolite) -> bool:
     return metabolite.elements == {"H": 1} or split_identifier(metabolite.id).compound in ("h", "cpd00067", "C00080")
 
 
-class _Clusters:
+class Clusters:
     """Disjoint sets that refuse to join what must stay apart."""
 
     def __init__(self, skeletons: list[Elements | None], places: list[tuple[int, str]]):

@@ -20,7 +20,7 @@ from astrojax.data.networks.identifiers import split_identifier
 from astrojax.data.networks.network import CYTOSOL, EXTRACELLULAR, PERIPLASM, Metabolite, Network, Reaction
 from astrojax.errors import RequestError
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 _COMPARTMENTS = {
@@ -48,7 +48,7 @@ def read_network(path: str | Path) -> Network:
         RequestError: there is no such file, it is damaged, not SBML, or has no reactions; names file and line.
     """
     path = Path(path)
-    document = _parse(path)
+    document = parse_sbml(path)
     model = document.getModel()
     remarks: Counter[str] = Counter()
     boundary = {c.getId() for c in model.getListOfCompartments() if _BOUNDARY.fullmatch(c.getId())}
@@ -77,14 +77,15 @@ def read_network(path: str | Path) -> Network:
     )
 
 
-def _parse(path: Path):
+def parse_sbml(path: Path):
+    """The document (``libsbml.SBMLDocument``) in a file; errors as :func:`read_network`, which reads it."""
     try:
         import libsbml
     except ImportError as error:
         raise RequestError("reading SBML needs libsbml: pip install -e '.[graphs]'") from error
     with tempfile.TemporaryDirectory() as scratch:
         source = path
-        if opener := _OPENERS.get(path.suffix):
+        if opener := OPENERS.get(path.suffix):
             # By Python's libraries: libsbml does not notice a file that ends too early.
             source = Path(scratch) / "model.xml"
             try:

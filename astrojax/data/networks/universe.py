@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +10,7 @@ import numpy as np
 import zstandard
 
 from astrojax.chemistry.formula import imbalance
-from astrojax.data.networks.identity import Compounds, is_proton, reaction_key
+from astrojax.data.networks.identity import Compounds, evidence, is_proton, reaction_key, stoichiometry_key
 from astrojax.data.networks.network import Network
 from astrojax.errors import RequestError
 from astrojax.files import write_atomically
@@ -24,6 +24,8 @@ class Compound(msgspec.Struct, frozen=True):
         elements: symbol -> number of atoms; None where no network knows.
         charge: electric; None where no network knows.
         accessions: database -> accessions.
+        evidence: what its metabolites are known by, as :func:`astrojax.data.networks.identity.evidence` says it:
+            kind -> accessions or names.
         proton: whether it is the hydrogen ion.
     """
 
@@ -31,6 +33,7 @@ class Compound(msgspec.Struct, frozen=True):
     elements: dict[str, float] | None
     charge: float | None
     accessions: dict[str, list[str]]
+    evidence: dict[str, list[str]]
     proton: bool = False
 
 
@@ -83,6 +86,11 @@ class Universe:
         if any(e is None for _, e in elements):
             return None
         return imbalance((c, {symbol: n for symbol, n in e.items() if symbol != "H"}) for c, e in elements)
+
+    def key(self, reaction: UniversalReaction) -> frozenset[tuple[int, str, float]]:
+        """What :func:`astrojax.data.networks.identity.reaction_key` gives for it in every network that has it."""
+        terms = (t for t in reaction.terms if not self.compounds[t.compound].proton)
+        return stoichiometry_key((t.compound, t.compartment, t.coefficient) for t in terms)
 
     def save(self, path: Path) -> None:
         """Writes a file that is whole or not there."""
@@ -160,10 +168,6 @@ def make_universe(networks: Sequence[Network], compounds: Compounds) -> Universe
 
 
 def _compound(metabolites) -> Compound:
-    accessions: dict[str, set[str]] = {}
-    for metabolite in metabolites:
-        for database, accession in metabolite.references:
-            accessions.setdefault(database, set()).add(accession)
     # A formula and the charge that goes with it, from one network.
     known = Counter(
         (tuple(sorted(m.elements.items())), m.charge) for m in metabolites if m.elements is not None
@@ -173,9 +177,17 @@ def _compound(metabolites) -> Compound:
         name=_commonest([m.name for m in metabolites]),
         elements=None if elements is None else dict(elements),
         charge=charge,
-        accessions={database: sorted(found) for database, found in sorted(accessions.items())},
+        accessions=_grouped(reference for m in metabolites for reference in m.references),
+        evidence=_grouped(key for m in metabolites for key in evidence(m)),
         proton=any(is_proton(m) for m in metabolites),
     )
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for kind, text in pairs:
+        found.setdefault(kind, set()).add(text)
+    return {kind: sorted(texts) for kind, texts in sorted(found.items())}
 
 
 def _commonest(values: list[str]) -> str:

@@ -1,0 +1,85 @@
+"""Which reactions a draft network might be missing: pairs of a network and a reaction, and how they are split.
+
+Strains and relatives share reactions, so a network held out would be known from others: reactions are held out instead,
+from all networks at once. What is left of a network is its draft. A candidate for a draft is a reaction that it lacks
+and all of whose compounds it has: others would be told apart by that alone.
+
+What is learnt from is made the same way: a tenth of the remaining reactions at a time is taken out of all drafts. To
+take out each reaction alone would not do: its compounds would then be used once less often in just those networks that
+have it, and a model can learn how often each network uses a compound.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from astrojax.data.networks.universe import UniversalReaction, Universe
+
+Split = Literal["train", "validation", "heldout"]
+
+_PARTS = 10
+
+
+class Pairs(NamedTuple):
+    """Networks and reactions they may have.
+
+    Attributes:
+        network: ``[p]`` int32.
+        reaction: ``[p]`` int32.
+        label: ``[p]`` bool, whether the network has it.
+    """
+
+    network: np.ndarray
+    reaction: np.ndarray
+    label: np.ndarray
+
+
+def split_of(universe: Universe, reaction: UniversalReaction) -> Split:
+    """By a hash of what a reaction turns into what: 8 of 10 are learnt from, one each is for validation and held out.
+
+    Reactions that differ in direction, compartments or coefficients alone fall together.
+    """
+    tenth = int(hashlib.sha256(_compounds(universe, reaction).encode()).hexdigest()[:8], 16) % 10
+    return "heldout" if tenth == 0 else "validation" if tenth == 1 else "train"
+
+
+def splits(universe: Universe) -> np.ndarray:
+    """The split of each reaction, ``[reaction]`` str."""
+    return np.asarray([split_of(universe, reaction) for reaction in universe.reactions])
+
+
+def participation(universe: Universe) -> scipy.sparse.csr_array:
+    """``[compound, reaction]`` bool: what takes part in what."""
+    places = [(term.compound, r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
+    compound, reaction = np.unique(np.asarray(places, np.int64).reshape(-1, 2), axis=0).T
+    shape = len(universe.compounds), len(universe.reactions)
+    return scipy.sparse.csr_array((np.ones(len(compound), np.int32), (compound, reaction)), shape)
+
+
+def candidates(universe: Universe, drafts: np.ndarray, reactions: np.ndarray) -> Pairs:
+    """All pairs of a draft and one of ``reactions`` all of whose compounds the draft has.
+
+    Args:
+        universe: of the reactions.
+        drafts: ``[network, reaction]`` bool, which each draft still has; none of ``reactions``.
+        reactions: places of reactions.
+    """
+    takes_part = participation(universe)
+    absent = ((drafts.astype(np.int32) @ takes_part.T) == 0).astype(np.int32)
+    network, place = np.nonzero(absent @ takes_part[:, reactions] == 0)
+    reaction = reactions[place]
+    return Pairs(network.astype(np.int32), reaction.astype(np.int32), universe.present[network, reaction])
+
+
+def foldings(universe: Universe, reactions: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Tenths of ``reactions``, which together are all of them; reactions of the same compounds fall together."""
+    groups = np.unique([_compounds(universe, universe.reactions[r]) for r in reactions], return_inverse=True)[1]
+    tenth = np.random.default_rng(seed).integers(_PARTS, size=groups.max() + 1)[groups]
+    yield from (reactions[tenth == part] for part in range(_PARTS))
+
+
+def _compounds(universe: Universe, reaction: UniversalReaction) -> str:
+    return "\n".join(sorted({universe.compounds[term.compound].name for term in reaction.terms}))

@@ -1,0 +1,213 @@
+"""What surrounds a candidate reaction in a draft network, as a graph of compounds and reactions.
+
+The candidate is the first node; then come its compounds, the reactions of the draft that share the most telling of
+them, and what else those turn over. How many drafts have the candidate itself is not told.
+"""
+
+import math
+
+import numpy as np
+
+from astrojax.config import Config, Positive
+from astrojax.data.graphs import Graph
+from astrojax.data.networks.candidates import participation
+from astrojax.data.networks.universe import Universe
+
+# How many of each element a compound has; others are counted together, as are groups that stand for a rest.
+_ELEMENTS = ("C", "H", "N", "O", "P", "S", "Fe")
+
+# Coefficients that a decoder tells apart; those beyond are one class for each side. Class 0 takes no part.
+COEFFICIENTS = (0, -1, 1, -2, 2, -3, 3, -4, 4)
+CLASSES = len(COEFFICIENTS) + 2
+
+# Kinds of nodes: reactions, compounds that the universe does not know, then its compounds.
+REACTION, UNKNOWN, FIRST_COMPOUND = 0, 1, 2
+EDGE_KINDS = 8
+
+_STATIC = len(_ELEMENTS) + 5
+NODE_FEATURES = _STATIC + 7 + 6
+
+
+class Surroundings(Config):
+    """How far around a candidate a graph reaches.
+
+    Attributes:
+        max_reactions: of the draft, those first that share compounds which few reactions have.
+        max_compounds: with the candidate's own.
+        hub: compounds of more reactions are left out unless they are the candidate's: everything is next to water.
+    """
+
+    max_reactions: Positive = 12
+    max_compounds: Positive = 28
+    hub: Positive = 40
+
+
+class Neighbourhoods:
+    """Graphs around candidates, in the drafts of a universe's networks.
+
+    Attributes:
+        universe: what compounds and reactions are.
+        drafts: ``[network, reaction]`` bool, what networks are known to have: it says how common a compound is.
+    """
+
+    def __init__(self, universe: Universe, drafts: np.ndarray, config: Surroundings):
+        self.universe, self.drafts, self.config = universe, drafts, config
+        self._terms = []
+        for reaction in universe.reactions:
+            totals: dict[int, float] = {}
+            for term in reaction.terms:
+                # What is moved between compartments counts on the side that is larger, or as used where equal.
+                totals[term.compound] = totals.get(term.compound, 0.0) + term.coefficient
+            compounds = np.asarray(list(totals), np.int64)
+            coefficients = np.asarray([c or _moved(reaction, k) for k, c in totals.items()], np.float32)
+            self._terms.append((compounds, coefficients))
+        self._reversible = np.asarray([reaction.reversible for reaction in universe.reactions])
+        self._transport = np.asarray([len({t.compartment for t in r.terms}) > 1 for r in universe.reactions])
+        self._participation = participation(universe)
+        self._held = drafts.astype(np.int32) @ self._participation.T  # [network, compound]
+        self._common = drafts.mean(0)
+        self._static = np.stack([_described(compound) for compound in universe.compounds])
+        self._known = _known(universe)
+        self._sizes = drafts.sum(1)
+
+    def around(self, draft: np.ndarray) -> "DraftView":
+        """A draft, ``[reaction]`` bool, made ready for many candidates."""
+        return DraftView(self, draft)
+
+
+class DraftView:
+    """Graphs around candidates in one draft."""
+
+    def __init__(self, neighbourhoods: Neighbourhoods, draft: np.ndarray):
+        self._all, self._draft = neighbourhoods, draft
+        inside = neighbourhoods._participation.multiply(draft[None].astype(np.int32)).tocsr()
+        inside.eliminate_zeros()
+        self._reactions_of = np.split(inside.indices, inside.indptr[1:-1])
+        self._made, self._used = _made_and_used(neighbourhoods, draft)
+        shared = neighbourhoods.drafts[:, draft].sum(1)
+        self._likeness = shared / np.maximum(neighbourhoods._sizes + draft.sum() - shared, 1)
+
+    def graph(self, reaction: int, label: bool) -> Graph:
+        """The candidate's surroundings.
+
+        Args:
+            reaction: the candidate's place in the universe.
+            label: whether the network has it.
+        """
+        all_, config = self._all, self._all.config
+        compounds, coefficients = all_._terms[reaction]
+        scores: dict[int, float] = {}
+        for compound in compounds.tolist():
+            users = self._reactions_of[compound].tolist()
+            for other in users:
+                scores[other] = scores.get(other, 0.0) + 1.0 / math.log(2.0 + len(users))
+        near = sorted(scores, key=lambda other: (-scores[other], other))[: config.max_reactions]
+        place = {int(c): i for i, c in enumerate(compounds)}
+        for other in near:
+            for compound in all_._terms[other][0].tolist():
+                crowded = len(place) >= config.max_compounds or len(self._reactions_of[compound]) > config.hub
+                if compound not in place and not crowded:
+                    place[compound] = len(place)
+        members = np.asarray(list(place), np.int64)
+        first = 1  # The candidate is node 0.
+        edges = [(0, first + i, c) for i, c in enumerate(coefficients.tolist())]
+        for i, other in enumerate(near):
+            terms = zip(*(array.tolist() for array in all_._terms[other]), strict=True)
+            edges += [(first + len(members) + i, first + place[k], c) for k, c in terms if k in place]
+        reactions = [reaction, *near]
+        nodes = np.zeros((1 + len(members) + len(near), NODE_FEATURES), np.float32)
+        nodes[first : first + len(members), :_STATIC] = all_._static[members]
+        nodes[first : first + len(members), _STATIC : _STATIC + 7] = self._compound_features(members)
+        where = [0, *range(first + len(members), len(nodes))]
+        nodes[where, _STATIC + 7 :] = self._reaction_features(reactions, compounds)
+        kinds = np.full(len(nodes), REACTION, np.int32)
+        kinds[first : first + len(members)] = all_._known[members]
+        role = np.zeros(len(nodes), np.int32)
+        role[first : first + len(compounds)] = [coefficient_class(c) for c in coefficients.tolist()]
+        table = np.asarray(edges, np.float64)
+        ends, coefficient = table[:, :2].astype(np.int32), table[:, 2]
+        turning = np.asarray([all_._reversible[r] for r in reactions])[
+            np.where(ends[:, 0] == 0, 0, ends[:, 0] - first - len(members) + 1)
+        ]
+        kind = 2 * (coefficient > 0) + 4 * turning
+        size = np.log2(1.0 + np.abs(coefficient)).astype(np.float32)[:, None]
+        return Graph(
+            nodes={"kind": kinds, "features": nodes.astype(np.float16), "role": role},
+            edges={
+                "kind": np.concatenate([kind, kind + 1]).astype(np.int32),
+                "features": np.tile(size, (2, 1)).astype(np.float16),
+            },
+            senders=np.concatenate([ends[:, 0], ends[:, 1]]),
+            receivers=np.concatenate([ends[:, 1], ends[:, 0]]),
+            globals={"label": np.float32(label)},
+        )
+
+    def _compound_features(self, members: np.ndarray) -> np.ndarray:
+        used, made, held = self._used[members], self._made[members], self._all._held[:, members]
+        return np.stack(
+            [
+                np.log1p(used),
+                np.log1p(made),
+                (used == 0) & (made > 0),
+                (made == 0) & (used > 0),
+                (used + made) == 0,
+                np.log1p(held.sum(0)) / 4,
+                (held > 0).mean(0),
+            ],
+            axis=1,
+        )
+
+    def _reaction_features(self, reactions: list[int], compounds) -> np.ndarray:
+        """Of the candidate and those around it."""
+        all_ = self._all
+        whole = (all_._held[:, compounds] > 0).all(1)
+        features = np.stack(
+            [
+                np.ones(len(reactions)),
+                all_._reversible[reactions],
+                all_._transport[reactions],
+                np.log1p([len(all_._terms[r][0]) for r in reactions]),
+                all_._common[reactions],
+                np.zeros(len(reactions)),
+            ],
+            axis=1,
+        )
+        features[0, 4] = whole.mean()
+        features[0, 5] = np.sum(self._likeness * whole) / max(self._likeness.sum(), 1e-9)
+        return features
+
+
+def coefficient_class(coefficient: float) -> int:
+    """The class that a decoder has for a coefficient (``COEFFICIENTS``)."""
+    if coefficient in COEFFICIENTS:
+        return COEFFICIENTS.index(coefficient)
+    return len(COEFFICIENTS) + (coefficient > 0)
+
+
+def _moved(reaction, compound: int) -> float:
+    """Coefficient of a compound that a reaction moves and does not change."""
+    return -max(abs(term.coefficient) for term in reaction.terms if term.compound == compound)
+
+
+def _described(compound) -> np.ndarray:
+    elements = compound.elements or {}
+    counts = [elements.get(symbol, 0.0) for symbol in _ELEMENTS]
+    rest = sum(elements.values()) - sum(counts)
+    charge = (compound.charge or 0.0) / 4
+    flags = [rest, charge, compound.elements is not None, compound.charge is not None, compound.proton]
+    return np.asarray([*np.log1p(counts), np.log1p(max(flags[0], 0.0)), *flags[1:]], np.float32)
+
+
+def _known(universe: Universe) -> np.ndarray:
+    return FIRST_COMPOUND + np.arange(len(universe.compounds), dtype=np.int32)
+
+
+def _made_and_used(neighbourhoods: Neighbourhoods, draft: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reactions of a draft that make each compound, and that use it; those that run both ways do both."""
+    made, used = (np.zeros(len(neighbourhoods.universe.compounds), np.int32) for _ in range(2))
+    for reaction in np.flatnonzero(draft):
+        compounds, coefficients = neighbourhoods._terms[reaction]
+        both = neighbourhoods._reversible[reaction]
+        made[compounds] += (coefficients > 0) | both
+        used[compounds] += (coefficients < 0) | both
+    return made, used

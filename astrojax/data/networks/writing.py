@@ -1,0 +1,294 @@
+"""Adds reactions to a draft's SBML, in the way in which the file itself names things and states bounds.
+
+Whatever else the file holds is written as it was: objectives, genes, notes, units.
+"""
+
+import bz2
+import dataclasses
+import functools
+import gzip
+import lzma
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+from astrojax.data.networks.sbml import OPENERS, parse_sbml, read_network
+from astrojax.errors import RequestError
+from astrojax.files import write_atomically
+
+_PACKERS = {".gz": functools.partial(gzip.compress, mtime=0), ".bz2": bz2.compress, ".xz": lzma.compress}
+
+# Of annotations that cobrapy and others pass by.
+_NAMESPACE = "urn:astrojax:gapfill"
+
+# What a reaction may carry where a file has no example, mmol gDW-1 h-1: the bounds that cobrapy takes for none.
+_UNLIMITED = 1000.0
+
+# What the fbc package takes for a formula.
+_FBC_FORMULA = re.compile(r"(?:[A-Z][a-z]*\d*)+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewSpecies:
+    """A compound in a compartment where the draft lacks it.
+
+    Attributes:
+        id: without prefix and compartment.
+        name: for people.
+        compartment: as in :class:`astrojax.data.networks.network.Metabolite`.
+        formula: such as ``"C6H12O6"``; None where it is not known.
+        charge: electric; None where it is not known.
+        references: ``(database, accession)``, the databases as in identifiers.org.
+    """
+
+    id: str
+    name: str
+    compartment: str
+    formula: str | None = None
+    charge: float | None = None
+    references: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Addition:
+    """A reaction to add.
+
+    Attributes:
+        id: as elsewhere; it is written with the file's prefix, and a number where it is taken.
+        name: for people.
+        terms: ``(species, coefficient)``, below 0 where it is consumed: the id of one that the draft has, or a new one.
+        reversible: whether it runs both ways.
+        probability: that the organism has it.
+        networks: which networks have it.
+    """
+
+    id: str
+    name: str
+    terms: tuple[tuple[str | NewSpecies, float], ...]
+    reversible: bool
+    probability: float
+    networks: tuple[str, ...]
+
+
+def write_filled(draft: Path, out: Path, additions: Sequence[Addition]) -> None:
+    """Copies a model with reactions added.
+
+    Args:
+        draft: SBML of any level, plain or compressed.
+        out: likewise, compressed where its suffix says so.
+        additions: new species that are equal are one.
+
+    Raises:
+        RequestError: the draft cannot be read (see :func:`astrojax.data.networks.sbml.read_network`) or not be written
+            again as it was, or has no compartment of a new species.
+    """
+    import libsbml
+
+    document = parse_sbml(draft)
+    _check_kept(draft, libsbml.writeSBMLToString(document))
+    editor = _Editor(draft, document)
+    for addition in additions:
+        editor.add(addition)
+    content = libsbml.writeSBMLToString(document).encode()
+    write_atomically(out, _PACKERS.get(out.suffix, bytes)(content))
+
+
+def _check_kept(path: Path, written: str) -> None:
+    """libsbml drops what it does not understand without a word, such as bounds in a namespace that nobody declared."""
+    with OPENERS.get(path.suffix, open)(path, "rb") as file:
+        held = Counter(element.tag for _, element in ET.iterparse(file))
+    if lost := held - Counter(element.tag for element in ET.fromstring(written.encode()).iter()):
+        tag, count = lost.most_common(1)[0]
+        raise RequestError(f"{path}: would lose {count} elements that libsbml cannot read, such as {tag}")
+
+
+class _Editor:
+    """A document that grows."""
+
+    def __init__(self, path: Path, document):
+        self._path = path
+        self._model = document.getModel()
+        elements = document.getListOfAllElements()
+        elements = [elements.get(i) for i in range(elements.getSize())]
+        # Identifiers and metaids are names of two kinds; what is free of both serves as either.
+        self._taken = {e.getIdAttribute() for e in elements} | {e.getMetaId() for e in elements}
+        self._prefixes = {
+            kind: _prefix(kind, [element.getId() for element in members])
+            for kind, members in (("R_", self._model.getListOfReactions()), ("M_", self._model.getListOfSpecies()))
+        }
+        # Where the reader says "c", the file's own compartment of most such species.
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        for metabolite in read_network(path).metabolites:
+            found[metabolite.compartment][self._model.getSpecies(metabolite.id).getCompartment()] += 1
+        self._compartments = {kind: counts.most_common(1)[0][0] for kind, counts in found.items()}
+        self._new: dict[NewSpecies, str] = {}
+        self._set_bounds = _bounds(self._model, self._free)
+
+    def add(self, addition: Addition) -> None:
+        species = [(s if isinstance(s, str) else self._species(s, addition), c) for s, c in addition.terms]
+        reaction = self._model.createReaction()
+        reaction.setId(self._free(_identifier(self._prefixes["R_"] + addition.id.removeprefix("R_"))))
+        reaction.setName(addition.name)
+        reaction.setReversible(addition.reversible)
+        if (self._model.getLevel(), self._model.getVersion()) == (3, 1):
+            reaction.setFast(False)
+        for name, coefficient in species:
+            member = reaction.createReactant() if coefficient < 0 else reaction.createProduct()
+            member.setSpecies(name)
+            member.setStoichiometry(abs(coefficient))
+            if self._model.getLevel() == 3:
+                member.setConstant(True)
+        self._set_bounds(reaction)
+        probability, networks = f"{addition.probability:.4g}", " ".join(addition.networks)
+        reaction.setNotes(_notes({"GAPFILL_PROBABILITY": probability, "GAPFILL_NETWORKS": networks}))
+        reaction.setAnnotation(
+            f'<annotation><gapfill xmlns="{_NAMESPACE}" probability="{probability}" networks={quoteattr(networks)}/>'
+            "</annotation>"
+        )
+
+    def _species(self, new: NewSpecies, addition: Addition) -> str:
+        import libsbml
+
+        if new in self._new:
+            return self._new[new]
+        if new.compartment not in self._compartments:
+            raise RequestError(f"{self._path}: no compartment {new.compartment}, which {addition.id} needs")
+        species = self._model.createSpecies()
+        self._new[new] = self._free(_identifier(self._prefixes["M_"] + new.id), _identifier(f"_{new.compartment}"))
+        species.setId(self._new[new])
+        species.setMetaId(self._free(f"meta_{species.getId()}"))
+        species.setName(new.name)
+        species.setCompartment(self._compartments[new.compartment])
+        species.setBoundaryCondition(False)
+        species.setConstant(False)
+        species.setHasOnlySubstanceUnits(False)
+        notes = {}
+        fbc = species.getPlugin("fbc")
+        if new.formula and not (fbc and _FBC_FORMULA.fullmatch(new.formula)):
+            notes["FORMULA"] = new.formula
+        elif new.formula:
+            fbc.setChemicalFormula(new.formula)
+        if new.charge is not None and not (fbc and new.charge.is_integer()):
+            notes["CHARGE"] = f"{new.charge:g}"
+        elif new.charge is not None:
+            fbc.setCharge(int(new.charge))
+        if notes:
+            species.setNotes(_notes(notes))
+        if new.references:
+            term = libsbml.CVTerm(libsbml.BIOLOGICAL_QUALIFIER)
+            term.setBiologicalQualifierType(libsbml.BQB_IS)
+            for database, accession in new.references:
+                term.addResource(f"https://identifiers.org/{database}/{accession}")
+            species.addCVTerm(term)
+        return species.getId()
+
+    def _free(self, identifier: str, suffix: str = "") -> str:
+        """An identifier that nothing has yet, and which it takes."""
+        free, number = identifier + suffix, 1
+        while free in self._taken:
+            number += 1
+            free = f"{identifier}_{number}{suffix}"
+        self._taken.add(free)
+        return free
+
+
+def _bounds(model, free: Callable[[str], str]) -> Callable[[Any], None]:
+    """What gives a new reaction its bounds: as the file states those of others, or not at all where it states none."""
+    reactions = list(model.getListOfReactions())
+    plugins = [plugin for r in reactions if (plugin := r.getPlugin("fbc")) and plugin.isSetUpperFluxBound()]
+    laws = [law for r in reactions if (law := r.getKineticLaw()) and law.getParameter("UPPER_BOUND")]
+    fbc = model.getPlugin("fbc")
+    if plugins:
+        return _by_shared_parameters(model, plugins, free)
+    if fbc and fbc.getNumFluxBounds():
+        return _by_list(fbc)
+    if laws:
+        return _by_kinetic_laws(laws)
+    return lambda reaction: None
+
+
+def _by_shared_parameters(model, plugins, free: Callable[[str], str]) -> Callable[[Any], None]:
+    """As version 2 of the fbc package."""
+    values = {parameter.getId(): parameter.getValue() for parameter in model.getListOfParameters()}
+    lower = Counter(name for plugin in plugins if (name := plugin.getLowerFluxBound()) in values)
+    upper = Counter(name for plugin in plugins if (name := plugin.getUpperFluxBound()) in values)
+    lowest, highest = _widest(*([values[name] for name in names.elements()] for names in (lower, upper)))
+
+    @functools.cache
+    def parameter(side: str, value: float) -> str:
+        for name, count in (lower if side == "lower" else upper).most_common():
+            # One that a single reaction has may be meant for it alone.
+            if values[name] == value and count > 1:
+                return name
+        created = model.createParameter()
+        created.setId(free(f"gapfill_{side}_bound"))
+        created.setValue(value)
+        created.setConstant(True)
+        return created.getId()
+
+    def set_bounds(reaction) -> None:
+        plugin = reaction.getPlugin("fbc")
+        plugin.setLowerFluxBound(parameter("lower", lowest if reaction.getReversible() else 0.0))
+        plugin.setUpperFluxBound(parameter("upper", highest))
+
+    return set_bounds
+
+
+def _by_list(fbc) -> Callable[[Any], None]:
+    """As version 1 of the fbc package."""
+    stated = [(bound.getOperation(), bound.getValue()) for bound in fbc.getListOfFluxBounds()]
+    lowest, highest = _widest(*([v for kind, v in stated if kind == side] for side in ("greaterEqual", "lessEqual")))
+
+    def set_bounds(reaction) -> None:
+        for side, value in (("greaterEqual", lowest if reaction.getReversible() else 0.0), ("lessEqual", highest)):
+            bound = fbc.createFluxBound()
+            bound.setReaction(reaction.getId())
+            bound.setOperation(side)
+            bound.setValue(value)
+
+    return set_bounds
+
+
+def _by_kinetic_laws(laws) -> Callable[[Any], None]:
+    """As COBRA models before the package: parameters of a law that is none."""
+    sides = ("LOWER_BOUND", "UPPER_BOUND")
+    lowest, highest = _widest(*([p.getValue() for law in laws if (p := law.getParameter(side))] for side in sides))
+
+    def set_bounds(reaction) -> None:
+        reaction.setKineticLaw(laws[0])
+        law = reaction.getKineticLaw()
+        law.unsetMetaId()
+        bounds = {"LOWER_BOUND": lowest if reaction.getReversible() else 0.0, "UPPER_BOUND": highest}
+        for parameter in law.getListOfParameters():
+            parameter.unsetMetaId()
+            # What else a law has, such as its reaction's share of the objective, is none of the new one's.
+            parameter.setValue(bounds.get(parameter.getId(), 0.0))
+
+    return set_bounds
+
+
+def _widest(lower: Iterable[float], upper: Iterable[float]) -> tuple[float, float]:
+    """The bounds of reactions that nothing limits: the commonest that let them run at all."""
+    lowest = Counter(value for value in lower if value < 0).most_common(1)
+    highest = Counter(value for value in upper if value > 0).most_common(1)
+    return (lowest[0][0] if lowest else -_UNLIMITED), (highest[0][0] if highest else _UNLIMITED)
+
+
+def _prefix(prefix: str, identifiers: Sequence[str]) -> str:
+    """The prefix where most have it. Where it is not the file's habit, none."""
+    return prefix if 2 * sum(i.startswith(prefix) for i in identifiers) > len(identifiers) else ""
+
+
+def _identifier(text: str) -> str:
+    """Text with what SBML does not allow in identifiers replaced; none begins with a digit."""
+    return re.sub(r"^(?=\d)|\W", "_", text, flags=re.ASCII)
+
+
+def _notes(lines: dict[str, str]) -> str:
+    """As old COBRA models have them, which cobrapy reads."""
+    body = "".join(f"<p>{key}: {escape(value)}</p>" for key, value in lines.items())
+    return f'<notes><body xmlns="http://www.w3.org/1999/xhtml">{body}</body></notes>'

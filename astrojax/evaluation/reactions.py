@@ -1,0 +1,117 @@
+"""How well a model finds the reactions that draft networks are missing, beside baselines fitted on the same split."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from astrojax.console import say
+from astrojax.data.networks.candidates import Pairs, candidates
+from astrojax.evaluation import graph_plots as plots
+from astrojax.evaluation import reaction_metrics as metrics
+from astrojax.evaluation.reaction_baselines import BASELINES, fit_and_score
+from astrojax.files import write_atomically
+
+# Candidates that a network is asked for, and how many reactions a drawn pathway has.
+_ASKED = 20
+_DRAWN = 10
+
+
+def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
+    """Writes ``eval/metrics.json``, ``eval/candidates.csv`` and plots: precision and recall, a reliability diagram, a
+    latent map, a drawn pathway.
+
+    All candidates are reactions that no network of the training split has, and all their compounds are in the draft.
+    Probabilities are calibrated on the validation split. Reactions are written again from their mean latents, with the
+    hard constraint that elements balance, and without.
+    """
+    folder = workdir / "eval"
+    store = task.stores["heldout"]
+    places = np.flatnonzero(store.fits(task.config.budget))
+    say(f"scoring {len(places):,} candidates on {len(task.universe.networks)} drafts")
+    logit, means = task.predict(params, mesh, store, places)
+    probability = task.calibration(params, mesh)(logit)
+    rebuilt = task.rewrite(params, mesh, store, places)
+    if jax.process_index():
+        return {}
+    fields = store.fields["globals"]
+    pairs = Pairs(*(np.asarray(fields[name])[places] for name in ("network", "reaction")), fields["label"][places] > 0)
+    result: dict[str, Any] = {
+        "step": step,
+        "candidates": len(places),
+        "too_large": len(store) - len(places),
+        "networks": len(task.universe.networks),
+        "positives": int(pairs.label.sum()),
+        **_scores(pairs, probability),
+        "expected_calibration_error": metrics.expected_calibration_error(pairs.label, probability),
+        "expected_calibration_error_uncalibrated": metrics.expected_calibration_error(
+            pairs.label, 1 / (1 + np.exp(-logit))
+        ),
+        "reconstruction_exact": float(np.mean(rebuilt["balanced"])),
+        "reconstruction_exact_unbalanced": float(np.mean(rebuilt["likeliest"])),
+        "reconstructed_reactions": len(rebuilt["balanced"]),
+        "baselines": {},
+    }
+    train = candidates(task.universe, task.drafts, np.flatnonzero(task.split == "train"))
+    scores = {"graph VAE": probability}
+    for name in BASELINES:
+        say(f"fitting {name}")
+        scores[name] = fit_and_score(name, task.universe, task.drafts, train, pairs)
+        value, low, high = metrics.auprc_difference(pairs.network, pairs.label, probability, scores[name])
+        result["baselines"][name] = _scores(pairs, scores[name]) | {"auprc_behind": [value, low, high]}
+    write_atomically(folder / "metrics.json", json.dumps(result, indent=2).encode() + b"\n")
+    write_atomically(folder / "candidates.csv", _table(task.universe, pairs, probability).encode())
+    plots.precision_recall(folder / "precision_recall.png", pairs.label, scores)
+    plots.reliability_diagram(folder / "reliability.png", {"graph VAE": metrics.reliability(pairs.label, probability)})
+    plots.latent_map(folder / "latent_map.png", means, probability, "probability", "Held-out candidates")
+    plots.pathway(folder / "pathway.png", task.universe, _pathway(task, pairs, probability))
+    return _summary(result)
+
+
+def _scores(pairs: Pairs, score: np.ndarray) -> dict[str, Any]:
+    value, low, high = metrics.auprc_interval(pairs.network, pairs.label, score)
+    return {
+        "auroc": metrics.auroc(pairs.label, score),
+        "auprc": value,
+        "auprc_interval95": [low, high],
+        f"recovery_at_{_ASKED}": metrics.recovery_at(_ASKED, pairs.network, pairs.label, score),
+    }
+
+
+def _table(universe, pairs: Pairs, probability: np.ndarray) -> str:
+    lines = ["network,reaction,probability,present"]
+    order = np.lexsort((-probability, pairs.network))
+    for network, reaction, label, value in zip(*(x[order] for x in (*pairs, probability)), strict=True):
+        lines.append(f"{universe.networks[network]},{universe.reactions[reaction].id},{value:.4f},{int(label)}")
+    return "\n".join(lines) + "\n"
+
+
+def _pathway(task, pairs: Pairs, probability: np.ndarray) -> list[tuple[int, float | None]]:
+    """The likeliest candidate of any network, with the draft's reactions and other candidates that share its compounds,
+    those first whose compounds few reactions have."""
+    universe, best = task.universe, int(np.argmax(probability))
+    network, reaction = int(pairs.network[best]), int(pairs.reaction[best])
+    compounds = [{term.compound for term in r.terms} for r in universe.reactions]
+    common = np.bincount([c for r in compounds for c in r], minlength=len(universe.compounds))
+
+    def shared(other: int) -> float:
+        return sum(1 / common[c] for c in compounds[reaction] & compounds[other])
+
+    here = pairs.network == network
+    asked = {int(r): float(p) for r, p in zip(pairs.reaction[here], probability[here], strict=True) if p >= 0.5}
+    others = {int(r): None for r in np.flatnonzero(task.drafts[network])} | asked
+    del others[reaction]
+    near = sorted(others, key=lambda other: -shared(other))[: _DRAWN - 1]
+    return [(reaction, asked.get(reaction)), *((r, others[r]) for r in near if shared(r))]
+
+
+def _summary(result: dict[str, Any]) -> dict[str, Any]:
+    """What a person reads at the end of a run: each score beside the baselines'."""
+    lines: dict[str, Any] = {key: result[key] for key in ("step", "candidates", "positives")}
+    for key in ("auroc", "auprc", f"recovery_at_{_ASKED}"):
+        beside = [part for name, scores in result["baselines"].items() for part in (name, scores[key])]
+        lines[key] = [result[key], *beside]
+    keys = ("expected_calibration_error", "reconstruction_exact", "reconstruction_exact_unbalanced")
+    return lines | {key: result[key] for key in keys}

@@ -1,0 +1,343 @@
+"""Adds to a draft metabolic model the reactions that a trained network finds missing; ``--help`` says how."""
+
+import argparse
+import csv
+import dataclasses
+import io
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from astrojax import load_run
+from astrojax.chemistry.formula import format_formula, imbalance
+from astrojax.data.networks.identifiers import plain
+from astrojax.data.networks.identity import DATABASES
+from astrojax.data.networks.matching import Draft, could_take, make_draft
+from astrojax.data.networks.sbml import read_network
+from astrojax.data.networks.universe import Compound, Term, UniversalReaction, Universe
+from astrojax.data.networks.writing import Addition, NewSpecies, write_filled
+from astrojax.errors import FAILURES, RequestError, RunError, report
+from astrojax.files import write_atomically
+
+_EPILOG = """
+Candidates are reactions of other organisms that the draft lacks and all of whose compounds it has, in any compartment.
+What makes or loses an element (hydrogen aside, whose number follows the charge a compound is written at) is none. The
+table lists all that the draft lacks, candidates first and the likeliest of them on top, and says why each was added or
+not.
+
+examples:
+  python -m astrojax.gapfill draft.xml --checkpoint runs/graph --out filled.xml
+  python -m astrojax.gapfill draft.xml.gz --checkpoint runs/graph --pool universe.json.zst --out filled.xml --accept 0.9
+"""
+
+_COLUMNS = (
+    "rank",
+    "reaction",
+    "name",
+    "equation",
+    "probability",
+    "balanced",
+    "hydrogen_and_charge_balanced",
+    "compounds_missing",
+    "networks",
+    "accepted",
+    "why_not",
+)
+
+# (universe, draft, positions of reactions) -> the probability of each that the draft's organism has it.
+Score = Callable[[Universe, Draft, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A reaction that the draft lacks, and what became of it.
+
+    Attributes:
+        reaction: its position in the universe.
+        probability: that the organism has it; None where the reaction is no candidate.
+        unbalanced: what it makes or loses of elements other than hydrogen; None where a formula is not known.
+        protonation: what it would make or lose of hydrogen and charge in the draft; None where one is not known.
+        missing: how many of its compounds the draft lacks.
+        why_not: what speaks against adding it; empty where it is added.
+    """
+
+    reaction: int
+    probability: float | None
+    unbalanced: dict[str, float] | None
+    protonation: dict[str, float] | None
+    missing: int
+    why_not: str
+
+
+def main(arguments: list[str]) -> int:
+    """Fills one draft. Returns 0: done; 1: it failed; 2: the request was wrong; 130: interrupted."""
+    flags = _parser().parse_args(arguments)
+    table = flags.table or _beside(flags.out)
+    try:
+        _check(flags, table)
+        universe, score = _open(flags.checkpoint, flags.pool)
+        draft, proposals = fill(
+            flags.model, universe, score, out=flags.out, table=table, accept=flags.accept, limit=flags.limit
+        )
+    except FAILURES as error:
+        return report(error, place=flags.out, interrupted="interrupted")
+    print(render(universe, draft, proposals), end="")
+    print(f"{flags.out}: the draft with what was added\n{table}: all candidates, the likeliest first")
+    return 0
+
+
+def fill(
+    model: Path, universe: Universe, score: Score, *, out: Path, table: Path, accept: float = 0.5, limit: int = 100
+) -> tuple[Draft, list[Proposal]]:
+    """Scores what a draft lacks, and writes the draft with the best of it added, and a table of everything.
+
+    Args:
+        model: the draft, SBML.
+        universe: the reactions to choose from.
+        score: says how likely they are.
+        out: where the filled model goes.
+        table: where the table goes, CSV.
+        accept: the least probability of a reaction that is added.
+        limit: at most so many are added, the likeliest.
+
+    Raises:
+        RequestError: see :func:`astrojax.data.networks.writing.write_filled`.
+        RunError: a score is no probability.
+    """
+    draft = make_draft(universe, read_network(model))
+    proposals = _propose(universe, draft, score, accept, limit)
+    additions = [
+        _addition(universe, draft, proposal.reaction, proposal.probability)
+        for proposal in proposals
+        if proposal.probability is not None and not proposal.why_not
+    ]
+    write_filled(model, out, additions)
+    write_atomically(table, _table(universe, draft, proposals).encode())
+    return draft, proposals
+
+
+def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> str:
+    """What was found and done, for people."""
+    network = draft.network
+    scored = [proposal for proposal in proposals if proposal.probability is not None]
+    added = [proposal for proposal in scored if not proposal.why_not]
+    masked = sum(bool(proposal.unbalanced) for proposal in proposals)
+    reasons = Counter(proposal.why_not for proposal in scored if proposal.why_not)
+    lines = [
+        f"{network.name}: {len(network.reactions):,} reactions, {int(draft.present.sum()):,} of them among the "
+        f"{len(universe.reactions):,} of the pool",
+        f"{len(network.metabolites):,} metabolites, {draft.matched.count(None):,} of them unknown to the pool",
+        *(f"{count:,} {remark}" for remark, count in network.remarks.items()),
+        f"{len(proposals):,} reactions of the pool are not in the draft: {len(scored):,} candidates, {masked:,} masked "
+        f"(they make or lose an element), {len(proposals) - len(scored) - masked:,} of compounds that the draft lacks",
+        f"{sum(proposal.unbalanced is None for proposal in scored):,} candidates are unchecked: a formula is not known",
+        *(f"not added: {count:,}, {reason}" for reason, count in reasons.most_common()),
+        f"added: {len(added):,}; {sum(proposal.unbalanced is None for proposal in added):,} of them unchecked, "
+        f"{sum(bool(proposal.protonation) for proposal in added):,} that balance but in hydrogen or charge",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _propose(universe: Universe, draft: Draft, score: Score, accept: float, limit: int) -> list[Proposal]:
+    """The candidates, the likeliest first, then what else the draft lacks."""
+    chosen = could_take(universe, draft)
+    candidates = np.flatnonzero(chosen)
+    probabilities = np.asarray(score(universe, draft, candidates), np.float64)
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise RunError("a score is not between 0 and 1: the run has diverged")
+    proposals, left = [], limit
+    for place in np.argsort(-probabilities, kind="stable"):
+        terms = draft.terms(universe.reactions[candidates[place]])
+        absent = sorted({term.compartment for term in terms} - draft.compartments)
+        if absent:
+            why_not = f"the draft has no compartment {absent[0]}"
+        elif probabilities[place] < accept:
+            why_not = f"probability below {accept:g}"
+        elif not left:
+            why_not = f"beyond the limit of {limit}"
+        else:
+            why_not, left = "", left - 1
+        proposals.append(_proposal(universe, draft, int(candidates[place]), float(probabilities[place]), why_not))
+    for place in np.flatnonzero(~draft.present & ~chosen):
+        reaction = universe.reactions[place]
+        if off := universe.imbalance(reaction):
+            why_not = f"out of balance: {', '.join(f'{symbol} {count:+g}' for symbol, count in off.items())}"
+        else:
+            why_not = f"compounds that the draft lacks: {draft.missing(reaction)}"
+        proposals.append(_proposal(universe, draft, int(place), None, why_not))
+    return proposals
+
+
+def _proposal(universe: Universe, draft: Draft, place: int, probability: float | None, why_not: str) -> Proposal:
+    reaction = universe.reactions[place]
+    return Proposal(
+        reaction=place,
+        probability=probability,
+        unbalanced=universe.imbalance(reaction),
+        protonation=_protonation(universe, draft, reaction),
+        missing=draft.missing(reaction),
+        why_not=why_not,
+    )
+
+
+def _protonation(universe: Universe, draft: Draft, reaction: UniversalReaction) -> dict[str, float] | None:
+    """By the draft's own formulas, which may be of other charges than those elsewhere."""
+    members = []
+    for term in draft.terms(reaction):
+        known = draft.places.get((term.compound, term.compartment))
+        member = universe.compounds[term.compound] if known is None else draft.network.metabolites[known]
+        members.append((term.coefficient, member))
+    if any(member.elements is None or member.charge is None for _, member in members):
+        return None
+    return imbalance((c, {"H": member.elements.get("H", 0), "charge": member.charge}) for c, member in members)
+
+
+def _addition(universe: Universe, draft: Draft, place: int, probability: float) -> Addition:
+    """A reaction of the universe with the draft's own species where it has them."""
+    reaction = universe.reactions[place]
+    terms = []
+    for term in draft.terms(reaction):
+        known = draft.places.get((term.compound, term.compartment))
+        if known is None:
+            species = _new_species(universe.compounds[term.compound], term.compartment)
+        else:
+            species = draft.network.metabolites[known].id
+        terms.append((species, term.coefficient))
+    return Addition(
+        id=reaction.id,
+        name=reaction.name,
+        terms=tuple(terms),
+        reversible=reaction.reversible,
+        probability=probability,
+        networks=_networks(universe, place),
+    )
+
+
+def _new_species(compound: Compound, compartment: str) -> NewSpecies:
+    identifiers = [
+        accession
+        for database in ("bigg.metabolite", "seed.compound", "kegg.compound")
+        for accession in compound.accessions.get(database, ()) or compound.evidence.get(database, ())
+    ]
+    return NewSpecies(
+        id=identifiers[0] if identifiers else plain(compound.name),
+        name=compound.name,
+        compartment=compartment,
+        formula=None if compound.elements is None else format_formula(compound.elements),
+        charge=compound.charge,
+        references=tuple((d, accession) for d in DATABASES for accession in compound.accessions.get(d, ())),
+    )
+
+
+def _networks(universe: Universe, place: int) -> tuple[str, ...]:
+    return tuple(universe.networks[n] for n in np.flatnonzero(universe.present[:, place]))
+
+
+def _table(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for rank, proposal in enumerate(proposals, start=1):
+        reaction = universe.reactions[proposal.reaction]
+        writer.writerow(
+            (
+                rank,
+                reaction.id,
+                reaction.name,
+                _equation(universe, draft.terms(reaction), reaction.reversible),
+                "" if proposal.probability is None else f"{proposal.probability:.4g}",
+                _yes_no(proposal.unbalanced),
+                _yes_no(proposal.protonation),
+                proposal.missing,
+                " ".join(_networks(universe, proposal.reaction)),
+                "no" if proposal.why_not else "yes",
+                proposal.why_not,
+            )
+        )
+    return text.getvalue()
+
+
+def _yes_no(left: dict[str, float] | None) -> str:
+    """Whether nothing is left of a balance."""
+    return "unknown" if left is None else "no" if left else "yes"
+
+
+def _equation(universe: Universe, terms: Sequence[Term], reversible: bool) -> str:
+    """``"ATP [c] + 2 H2O [c] => AMP [c] + 2 Phosphate [c]"``."""
+
+    def side(sign: int) -> str:
+        return " + ".join(
+            f"{'' if abs(t.coefficient) == 1 else f'{abs(t.coefficient):g} '}"
+            f"{universe.compounds[t.compound].name} [{t.compartment}]"
+            for t in terms
+            if t.coefficient * sign > 0
+        )
+
+    return f"{side(-1)} {'<=>' if reversible else '=>'} {side(1)}"
+
+
+def _open(checkpoint: Path, pool: str) -> tuple[Universe, Score]:
+    """The reactions to choose from and what scores them."""
+    universe = None if pool == "reactions" else Universe.load(Path(pool))
+    run = load_run(checkpoint)
+    if not hasattr(run.task, "score_candidates"):
+        task = type(run.config).__struct_config__.tag
+        raise RequestError(f"{checkpoint}: a run of the task {task}, which scores no reactions")
+
+    def score(universe: Universe, draft: Draft, reactions: np.ndarray) -> np.ndarray:
+        return run.task.score_candidates(run.params, run.mesh, universe, draft, reactions)
+
+    return universe or run.task.universe, score
+
+
+def _check(flags: argparse.Namespace, table: Path) -> None:
+    """What can be known to be wrong before a run is opened."""
+    if not 0 <= flags.accept <= 1:
+        raise RequestError(f"--accept is a probability, between 0 and 1, not {flags.accept:g}")
+    if flags.limit < 1:
+        raise RequestError(f"--limit should be above 0, not {flags.limit}")
+    if not flags.model.is_file():
+        raise RequestError(f"{flags.model}: no such file")
+    for file in (flags.out, table):
+        if not file.parent.is_dir():
+            raise RequestError(f"{file}: no such folder as {file.parent}")
+        if file.resolve() == flags.model.resolve():
+            raise RequestError(f"{file} is the draft itself; choose another name")
+    if flags.out.resolve() == table.resolve():
+        raise RequestError(f"{table} is to be both the model and the table; choose another --table")
+
+
+def _beside(out: Path) -> Path:
+    """``filled.csv`` for ``filled.xml.gz``."""
+    return out.with_name(f"{out.name.split('.')[0]}.csv")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m astrojax.gapfill",
+        description="Adds to a draft metabolic model (SBML) the reactions that a trained network finds missing.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="the draft, SBML, compressed or not")
+    add("--checkpoint", required=True, type=Path, metavar="RUN", help="folder of the run that scores")
+    add(
+        "--pool",
+        default="reactions",
+        metavar="POOL",
+        help="what to choose from: reactions, those the run learnt from (default), or a universe that "
+        "python -m astrojax.data.networks wrote",
+    )
+    add("--out", required=True, type=Path, metavar="FILE", help="the filled model to write, compressed or not")
+    add("--table", type=Path, metavar="FILE", help="the table of candidates, CSV (default: beside --out)")
+    add("--accept", type=float, default=0.5, metavar="P", help="least probability of what is added (default 0.5)")
+    add("--limit", type=int, default=100, metavar="N", help="at most so many are added, best first (default 100)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""Says of a candidate reaction whether a network has it, and from its latent what it turns into what."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from astrojax.models.graph_encoder import Channels, Encoded, GraphVAEConfig
+from astrojax.models.layers import constant, normal, rms_norm
+from astrojax.ops.embedding import embed
+from astrojax.parallel.sharding import BATCH
+
+
+class ReactionDecoder(nnx.Module):
+    """Two heads.
+
+    Presence is read off the latent, the graph's tokens and the candidate's node. The reaction is written from the
+    latent alone: of each compound around, known by what it is and not by its edges, the class of its coefficient.
+    """
+
+    def __init__(self, config: GraphVAEConfig, channels: Channels, classes: int, *, rngs: nnx.Rngs):
+        d, z, f, p = config.d_model, config.d_latent, config.d_ff, config.precision
+        seen = z + (config.num_tokens + 2) * d
+        self.config = config
+        self.presence_sf = normal(rngs, (seen, f), seen**-0.5, p, P("fsdp", None))
+        self.presence_f = constant(0.0, (f,), p)
+        self.kind_vd = normal(rngs, (channels.node_kinds, d), 1.0, p, P(None, None))
+        self.features_fd = normal(rngs, (channels.node_features, d), channels.node_features**-0.5, p, P(None, None))
+        self.latent_zd = normal(rngs, (z, d), z**-0.5, p, P("fsdp", None))
+        self.norm_d = constant(1.0, (d,), p)
+        self.hidden_df = normal(rngs, (d, f), d**-0.5, p, P("fsdp", None))
+        self.latent_zf = normal(rngs, (z, f), z**-0.5, p, P("fsdp", None))
+        self.classes_fc = normal(rngs, (f, classes), f**-0.5, p, P("fsdp", None))
+
+    def presence(self, latent_bgz: Float[Array, "b g z"], encoded: Encoded, n_node: Int[Array, "b g"]):
+        """Logit of each graph's candidate, its first node: float32 ``[b, g]``."""
+        b, g = n_node.shape
+        dtype = encoded.nodes.dtype
+        first_bgn = jax.nn.one_hot(jnp.cumsum(n_node, axis=1) - n_node, encoded.nodes.shape[1], dtype=dtype)
+        candidate = jnp.einsum("bgn,bnd->bgd", first_bgn, encoded.nodes)
+        # Its compounds are the nodes that its edges lead to.
+        edges = jnp.einsum("bgn,bmn->bgm", first_bgn, encoded.structure.senders.astype(dtype))
+        around = jnp.einsum("bgm,bmn->bgn", edges, encoded.structure.receivers.astype(dtype))
+        around /= jnp.maximum(jnp.sum(around, axis=-1, keepdims=True), 1)
+        compounds = jnp.einsum("bgn,bnd->bgd", around, encoded.nodes)
+        tokens = jnp.reshape(encoded.tokens, (b, g, -1), out_sharding=P(BATCH))
+        seen = jnp.concatenate([latent_bgz.astype(dtype), tokens, candidate, compounds], axis=-1)
+        hidden = jax.nn.silu(jnp.einsum("bgs,sf->bgf", seen, self._whole(self.presence_sf)).astype(jnp.float32))
+        return jnp.einsum("bgf,f->bg", hidden, self.presence_f[...].astype(jnp.float32))
+
+    def coefficients(self, latent_bgz, kinds_bn: Int[Array, "b n"], features_bnf, members_bng) -> Array:
+        """Logits ``[b, n, class]`` of the part that each node has in its graph's candidate.
+
+        Args:
+            latent_bgz: of each graph.
+            kinds_bn: what each node is.
+            features_bnf: what else is known of it.
+            members_bng: 1 where a node belongs to a graph.
+        """
+        dtype = self.config.precision.compute_dtype
+        latent_bnz = jnp.einsum("bng,bgz->bnz", members_bng.astype(dtype), latent_bgz.astype(dtype))
+        x_bnd = embed(self.kind_vd[...], kinds_bn, P(BATCH, None, None)).astype(dtype)
+        x_bnd += jnp.einsum("bnf,fd->bnd", features_bnf.astype(dtype), self._whole(self.features_fd))
+        x_bnd += jnp.einsum("bnz,zd->bnd", latent_bnz, self._whole(self.latent_zd))
+        hidden = jnp.einsum("bnd,df->bnf", rms_norm(x_bnd, self.norm_d[...], 1e-5), self._whole(self.hidden_df))
+        # The product of the two is what tells whether a compound is one that the latent speaks of.
+        hidden = jax.nn.silu(hidden) * jnp.einsum("bnz,zf->bnf", latent_bnz, self._whole(self.latent_zf))
+        return jnp.einsum("bnf,fc->bnc", hidden, self._whole(self.classes_fc), preferred_element_type=jnp.float32)
+
+    def _whole(self, weight):
+        return jax.sharding.reshard(weight[...].astype(self.config.precision.compute_dtype), P(None, None))

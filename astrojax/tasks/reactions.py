@@ -1,0 +1,337 @@
+"""The reaction task: a graph VAE that says which reactions a draft metabolic network is missing."""
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+from scipy.optimize import minimize
+
+from astrojax.chemistry.balance import likeliest_balanced
+from astrojax.config import Config, Fraction, NonNegativeFloat, Positive
+from astrojax.console import say
+from astrojax.data.graphs import Graph, GraphStore, write_graphs
+from astrojax.data.networks.candidates import candidates, foldings, splits
+from astrojax.data.networks.collection import read_collection
+from astrojax.data.networks.matching import Draft
+from astrojax.data.networks.neighbourhood import (
+    CLASSES,
+    COEFFICIENTS,
+    EDGE_KINDS,
+    FIRST_COMPOUND,
+    NODE_FEATURES,
+    UNKNOWN,
+    Neighbourhoods,
+    Surroundings,
+)
+from astrojax.data.networks.universe import Universe
+from astrojax.errors import RequestError
+from astrojax.evaluation import reactions as evaluation
+from astrojax.models.graph_encoder import Channels
+from astrojax.models.graph_vae import GraphVAE
+from astrojax.models.reaction_decoder import ReactionDecoder
+from astrojax.tasks.graphs import SPLITS, GraphConfig, GraphTask
+from astrojax.train.task import Batch, Params
+
+
+class ReactionData(Config):
+    """Networks to learn from.
+
+    Attributes:
+        path: a folder of SBML files, or a glob pattern.
+        max_compounds: room for so many compounds.
+        surroundings: how far around a candidate the model sees.
+        repeats: how many times all reactions are learnt from, each time in other drafts.
+    """
+
+    path: str = "data/metabolic"
+    max_compounds: Positive = 4096
+    surroundings: Surroundings = Surroundings()
+    repeats: Positive = 2
+
+
+class ReactionConfig(GraphConfig, kw_only=True, tag="reactions"):
+    """A run of the reaction task.
+
+    Attributes:
+        data: the networks.
+        reconstruction: weight of writing the candidate, over saying whether a network has it.
+        balance: weight of the loss on elements that the written reaction makes or loses.
+        anonymous: share of compounds whose identity is withheld in training, so that their formulas count.
+        disturbed: standard deviation of noise on nodes' features in training.
+    """
+
+    data: ReactionData = ReactionData()
+    reconstruction: NonNegativeFloat = 0.1
+    balance: NonNegativeFloat = 0.1
+    anonymous: Fraction = 0.3
+    disturbed: NonNegativeFloat = 0.1
+
+
+class Calibration(NamedTuple):
+    """Platt's (1999): the probability is that of ``slope * logit + offset``."""
+
+    slope: float
+    offset: float
+
+    def __call__(self, logit: np.ndarray) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(-(self.slope * logit + self.offset)))
+
+
+class ReactionTask(GraphTask):
+    """See :class:`astrojax.train.task.Task`.
+
+    Attributes:
+        universe: of all networks, once opened.
+        drafts: ``[network, reaction]`` bool, what is learnt from, once opened.
+    """
+
+    config: ReactionConfig
+
+    def new_model(self, rngs: nnx.Rngs) -> GraphVAE:
+        kinds = FIRST_COMPOUND + self.config.data.max_compounds
+        channels = Channels(kinds, EDGE_KINDS, NODE_FEATURES, 1)
+        decoder = ReactionDecoder(self.config.model, channels, CLASSES, rngs=rngs)
+        return GraphVAE(self.config.model, channels, decoder, rngs=rngs)
+
+    def example(self) -> Graph:
+        return Graph(
+            nodes={
+                "kind": np.zeros(1, np.int32),
+                "features": np.zeros((1, NODE_FEATURES), np.float16),
+                "role": np.zeros(1, np.int32),
+            },
+            edges={"kind": np.zeros(1, np.int32), "features": np.zeros((1, 1), np.float16)},
+            senders=np.zeros(1, np.int32),
+            receivers=np.zeros(1, np.int32),
+            globals={"label": np.float32(0), "network": np.int32(0), "reaction": np.int32(0)},
+        )
+
+    def prepare(self, workdir: Path) -> None:
+        data = self.config.data
+        say(f"reading {data.path}")
+        collection = read_collection([data.path])
+        universe = collection.universe
+        for file, reason in collection.report["refused"].items():
+            say(f"refused: {file}: {reason}")
+        if len(universe.networks) < 2:
+            raise RequestError(f"{data.path}: one network; what it is missing can be learnt from others only")
+        if len(universe.compounds) > data.max_compounds:
+            raise RequestError(
+                f"{data.path}: {len(universe.compounds)} compounds, more than data.max_compounds={data.max_compounds}"
+            )
+        universe.save(workdir / _UNIVERSE)
+        parts = splits(universe)
+        drafts = universe.present & (parts == "train")
+        for split in SPLITS:
+            reactions, graphs = np.flatnonzero(parts == split), []
+            if split == "train":
+                for seed in range(data.repeats):
+                    for part in foldings(universe, reactions, seed):
+                        graphs += self.graphs(universe, _without(drafts, part), part)
+            else:
+                graphs = self.graphs(universe, drafts, reactions)
+            if not graphs:
+                raise RequestError(f"{data.path}: no candidates for {split}; more or larger networks are needed")
+            labels = np.asarray([graph.globals["label"] for graph in graphs])
+            store = write_graphs(workdir / "data" / split, graphs)
+            large = np.flatnonzero(~store.fits(self.config.budget))
+            for place in large[:3]:
+                say(f"left out: a graph of {store.n_node[place]} nodes and {store.n_edge[place]} edges; see budget")
+            say(f"{split}: {len(labels):,} candidates, {labels.mean():.0%} of them reactions of their network")
+            if len(large):
+                say(f"left out: {len(large):,} of {len(store):,} graphs of {split}, too large for budget")
+
+    def open(self, workdir: Path) -> None:
+        super().open(workdir)
+        self.universe = Universe.load(workdir / _UNIVERSE)
+        self.split = splits(self.universe)
+        self.drafts = self.universe.present & (self.split == "train")
+
+    def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del key  # Rows bring random words of their own, so that every portion of a batch draws the same.
+        model, graphs, config = self.model(params), self._disturbed(batch), self.config
+        posterior, encoded = model.encode(graphs)
+        latent = posterior.sample(batch["words"])
+        members = encoded.structure.members
+        logit = model.decoder.presence(latent, encoded, graphs.n_node)
+        label = graphs.globals["label"]
+        presence = jax.nn.softplus(logit) - label * logit
+        # What is written is known by what it is: nothing is withheld or disturbed.
+        nodes = batch["graphs"].nodes
+        logits = model.decoder.coefficients(latent, nodes["kind"], nodes["features"], members)
+        log_likelihood = jax.nn.log_softmax(logits, axis=-1)
+        chosen = jnp.sum(log_likelihood * jax.nn.one_hot(nodes["role"], CLASSES), axis=-1)
+        compound = nodes["kind"] >= UNKNOWN
+        written = jnp.einsum("bng,bn->bg", members, jnp.where(compound, -chosen, 0.0))
+        cost = presence + config.reconstruction * (
+            written
+            + batch["kl_weight"][:, None] * posterior.kl(config.kl.free_bits)
+            + config.balance * _imbalance(jnp.exp(log_likelihood) * compound[..., None], nodes["features"], members)
+        )
+        present = graphs.globals["place"] >= 0
+        return jnp.sum(jnp.where(present, cost, 0.0)), jnp.sum(present.astype(jnp.float32))
+
+    def _disturbed(self, batch: Batch):
+        """The graphs as the words of their rows say they are seen this time; words of zero say undisturbed."""
+        graphs, config = batch["graphs"], self.config
+        kinds, features = graphs.nodes["kind"], graphs.nodes["features"].astype(jnp.float32)
+
+        def draw(words):
+            hide, noise = jax.random.split(jax.random.wrap_key_data(words ^ jnp.uint32(1)))
+            return jax.random.uniform(hide, kinds.shape[1:]), jax.random.normal(noise, features.shape[1:])
+
+        hide, noise = jax.vmap(draw)(batch["words"])
+        training = jnp.any(batch["words"] != 0, axis=1)[:, None]
+        hidden = training & (hide < config.anonymous) & (kinds >= FIRST_COMPOUND)
+        noise *= config.disturbed * training[..., None] * (features != 0)
+        nodes = graphs.nodes | {"kind": jnp.where(hidden, UNKNOWN, kinds), "features": features + noise}
+        return graphs._replace(nodes=nodes)
+
+    def graphs(self, universe: Universe, drafts: np.ndarray, reactions: np.ndarray) -> list[Graph]:
+        """The candidates among ``reactions`` for each draft, with what surrounds them."""
+        around = Neighbourhoods(universe, drafts, self.config.data.surroundings)
+        views, graphs = [around.around(draft) for draft in drafts], []
+        for network, reaction, label in zip(*candidates(universe, drafts, reactions), strict=True):
+            graph = views[network].graph(reaction, label)
+            where = {"network": np.int32(network), "reaction": np.int32(reaction)}
+            graphs.append(graph._replace(globals=graph.globals | where))
+        return graphs
+
+    def evaluate(self, params: Params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
+        return evaluation.evaluate(self, params, mesh, workdir, step)
+
+    def predict(
+        self, params: Params, mesh: jax.sharding.Mesh, store: GraphStore, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the model says of graphs: logits ``[graph]``, and mean latents ``[graph, d_latent]``."""
+        return self.collect(self._predict, params, store, places, mesh)
+
+    def calibration(self, params: Params, mesh: jax.sharding.Mesh) -> Calibration:
+        """The probabilities that logits mean, by the validation split."""
+        store = self.stores["validation"]
+        places = np.flatnonzero(store.fits(self.config.budget))
+        logit, _ = self.predict(params, mesh, store, places)
+        label = np.asarray(store.fields["globals"]["label"])[places]
+
+        def cost(parameters):
+            z = parameters[0] * logit + parameters[1]
+            return np.mean(np.logaddexp(0, z) - label * z)
+
+        return Calibration(*minimize(cost, (1.0, 0.0)).x.tolist())
+
+    def rewrite(
+        self, params: Params, mesh: jax.sharding.Mesh, store: GraphStore, places: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Which reactions are written again exactly from their mean latents: those of known formulas that balance, each
+        once, in the first of the graphs that it is the candidate of.
+
+        Returns:
+            ``likeliest`` and ``balanced``, bool ``[reaction]``: without and with the constraint that elements balance.
+        """
+        reactions = np.asarray(store.fields["globals"]["reaction"])[places]
+        _, first = np.unique(reactions, return_index=True)
+        elements = sorted({e for compound in self.universe.compounds for e in compound.elements or {}} - {"H"})
+        coefficients = np.asarray([*COEFFICIENTS, np.nan, np.nan])
+        found: dict[str, list[bool]] = {"likeliest": [], "balanced": []}
+        balanced = [self.universe.imbalance(self.universe.reactions[r]) == {} for r in reactions[first]]
+        chosen = places[first][balanced]
+        written = self.collect(self._write, params, store, chosen, mesh)
+        for place, log_likelihood in zip(chosen, written, strict=True):
+            graph = store[int(place)]
+            compounds = np.flatnonzero(graph.nodes["kind"] >= FIRST_COMPOUND)
+            known = [self.universe.compounds[k - FIRST_COMPOUND].elements for k in graph.nodes["kind"][compounds]]
+            atoms = np.asarray([[(e or {"?": 0}).get(symbol, 0.0) for symbol in elements] for e in known])
+            # A compound of unknown formula cannot be balanced, and a coefficient of no class not be written.
+            allowed = log_likelihood[: len(graph.nodes["kind"])][compounds].astype(np.float64)
+            allowed[:, len(COEFFICIENTS) :] = -np.inf
+            allowed[[e is None for e in known], 1:] = -np.inf
+            truth = coefficients[graph.nodes["role"][compounds]]
+            for name, balance in (("likeliest", None), ("balanced", atoms)):
+                answer = likeliest_balanced(allowed, coefficients[: len(COEFFICIENTS)], balance)
+                found[name].append(answer is not None and np.array_equal(answer, truth))
+        return {name: np.asarray(values) for name, values in found.items()}
+
+    def score_candidates(
+        self, params: Params, mesh: jax.sharding.Mesh, universe: Universe, draft: Draft, reactions: np.ndarray
+    ) -> np.ndarray:
+        """Calibrated probabilities that the organism of a draft has reactions, ``[reaction]``.
+
+        Args:
+            params: the weights.
+            mesh: where they live.
+            universe: of the reactions; compounds that this run's does not know by name are known by their formulas.
+            draft: what is known of the organism.
+            reactions: places in ``universe``.
+        """
+        around = Neighbourhoods(universe, universe.present, self.config.data.surroundings)
+        view = around.around(draft.present)
+        known = {compound.name: place for place, compound in enumerate(self.universe.compounds)}
+        kinds = [FIRST_COMPOUND + known[c.name] if c.name in known else UNKNOWN for c in universe.compounds]
+        of_kind = np.asarray([*range(FIRST_COMPOUND), *kinds], np.int32)
+        where = {"network": np.int32(0), "reaction": np.int32(0)}
+        graphs = []
+        for reaction in reactions.tolist():
+            graph = view.graph(reaction, False)
+            nodes = graph.nodes | {"kind": of_kind[graph.nodes["kind"]]}
+            graphs.append(graph._replace(nodes=nodes, globals=graph.globals | where))
+        with tempfile.TemporaryDirectory() as scratch, jax.set_mesh(mesh):
+            store = write_graphs(Path(scratch) / "candidates", graphs)
+            fitting = np.flatnonzero(store.fits(self.config.budget))
+            logit, _ = self.predict(params, mesh, store, fitting)
+            probability = np.full(len(reactions), np.nan)
+            probability[fitting] = self.calibration(params, mesh)(logit)
+        return probability
+
+    @functools.cached_property
+    def _predict(self):
+        @jax.jit
+        def predict(params, batch):
+            model, graphs = self.model(params), batch["graphs"]
+            posterior, encoded = model.encode(graphs)
+            logit = model.decoder.presence(posterior.mean, encoded, graphs.n_node)
+            return jax.sharding.reshard((logit, posterior.mean), (P(None, None), P(None, None, None)))
+
+        return predict
+
+    @functools.cached_property
+    def _write(self):
+        @jax.jit
+        def write(params, batch):
+            model, graphs = self.model(params), batch["graphs"]
+            posterior, encoded = model.encode(graphs)
+            members, nodes = encoded.structure.members, graphs.nodes
+            logits = model.decoder.coefficients(posterior.mean, nodes["kind"], nodes["features"], members)
+            # Each graph's nodes, from its first on.
+            n = members.shape[1]
+            begins = jnp.cumsum(graphs.n_node, axis=1) - graphs.n_node
+            places = jax.nn.one_hot(begins[..., None] + jnp.arange(n), n)
+            own = jnp.einsum("bgin,bnc->bgic", places, jax.nn.log_softmax(logits, axis=-1))
+            return jax.sharding.reshard(own, P(None, None, None, None))
+
+        return write
+
+
+_UNIVERSE = Path("data/universe.json.zst")
+
+
+def _without(drafts: np.ndarray, reactions: np.ndarray) -> np.ndarray:
+    left = drafts.copy()
+    left[:, reactions] = False
+    return left
+
+
+def _imbalance(shares_bnc: jax.Array, features_bnf: jax.Array, members_bng: jax.Array) -> jax.Array:
+    """How much of each graph's elements the reaction that is expected to be written makes or loses, ``[b, g]``."""
+    coefficients = np.asarray([*COEFFICIENTS, -5.0, 5.0], np.float32)
+    expected = jnp.einsum("bnc,c->bn", shares_bnc, coefficients)
+    turned = jnp.einsum("bnc,c->bn", shares_bnc, np.abs(coefficients))
+    atoms = jnp.expm1(features_bnf[..., :8].astype(jnp.float32))
+    left = jnp.einsum("bng,bn,bne->bge", members_bng, expected, atoms)
+    total = jnp.einsum("bng,bn,bne->bge", members_bng, turned, atoms)
+    return jnp.sum(jnp.abs(left) / (1.0 + total), axis=-1)
