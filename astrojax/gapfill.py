@@ -244,7 +244,7 @@ def _table(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> s
         reaction = universe.reactions[proposal.reaction]
         writer.writerow(
             (
-                rank,
+                "" if proposal.probability is None else rank,
                 reaction.id,
                 reaction.name,
                 _equation(universe, draft.terms(reaction), reaction.reversible),

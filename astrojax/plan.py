@@ -251,6 +251,7 @@ def _hlo_type(leaf) -> str:
     """How the compiled program writes the type of one device's part of an argument."""
     name = {
         "bfloat16": "bf16",
+        "float16": "f16",
         "float32": "f32",
         "int32": "s32",
         "int8": "s8",

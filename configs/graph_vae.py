@@ -1,14 +1,59 @@
+"""Graph VAEs: which reactions a metabolic network is missing, and which molecules lie near a given one.
+
+    python launch.py --config configs/graph_vae.py                  # metabolic: 26 shipped networks, on a CPU
+    python launch.py --config configs/graph_vae.py:molecules        # QM9, on a CPU
+    python launch.py --config configs/graph_vae.py:molecules_8m     # QM9, five minutes of a GPU
+    python launch.py --config configs/graph_vae.py:molecules --config.data.path=mine.smi --workdir runs/mine
+    python launch.py --config configs/graph_vae.py:1b2 --mode plan --topology rtx-a5000:2        # does it fit?
+    python -m astrojax.gapfill draft.xml --checkpoint runs/graph_vae --out filled.xml
+
+| preset       | parameters | made for                                                                   |
+| ------------ | ---------- | -------------------------------------------------------------------------- |
+| metabolic    | 7.4e5      | two CPU cores: missing reactions of the shipped networks                   |
+| molecules    | 1.0e6      | two CPU cores: QM9, an epoch or two                                        |
+| molecules_8m | 7.9e6      | one GPU: QM9, 170 epochs                                                   |
+| 1b2          | 1.2e9      | two 24 GB cards: collections of thousands of networks, which nobody shares |
+
+`metabolic`, `molecules` and `molecules_8m` have been trained; what they reach is in the README. The memory of `1b2` is
+known from compiling its very step.
+"""
+
 from astrojax.data.graphs import Annealing, Budget
+from astrojax.data.networks.neighbourhood import Surroundings
 from astrojax.models.graph_encoder import GraphVAEConfig
 from astrojax.precision import Precision
-from astrojax.tasks.graphs import KL
+from astrojax.tasks.graphs import KL, GraphConfig
 from astrojax.tasks.molecules import MoleculeConfig
-from astrojax.tasks.reactions import ReactionConfig
+from astrojax.tasks.reactions import ReactionConfig, ReactionData
 from astrojax.train.optimizers import AdamW
-from astrojax.train.task import TrainConfig
+from astrojax.train.task import CheckpointConfig, TrainConfig
+
+
+def metabolic() -> ReactionConfig:
+    """0.7M parameters, float32 throughout: 3 to 6 minutes on two CPU cores."""
+    return ReactionConfig(
+        model=GraphVAEConfig(
+            num_layers=2,
+            decoder_layers=1,
+            d_model=64,
+            d_edge=32,
+            d_ff=128,
+            num_heads=4,
+            head_dim=16,
+            d_latent=64,
+            walk_length=6,
+            precision=Precision(compute="float32"),
+        ),
+        # A row holds one large surrounding, or several small ones.
+        budget=Budget(nodes=44, edges=240, graphs=5),
+        kl=KL(annealing=Annealing(weight=0.03, steps=500), free_bits=0.2),
+        optimizer=AdamW(peak_lr=2e-3, warmup_steps=50, final_lr_fraction=0.02, weight_decay=0.1),
+        train=TrainConfig(steps=1500, batch_size=32, validate_every=250),
+    )
 
 
 def molecules() -> MoleculeConfig:
+    """1.0M parameters, float32 throughout: 4 to 8 minutes on two CPU cores."""
     return MoleculeConfig(
         model=GraphVAEConfig(
             num_layers=2,
@@ -22,14 +67,16 @@ def molecules() -> MoleculeConfig:
             walk_length=6,
             precision=Precision(compute="float32"),
         ),
+        # Three molecules of nine atoms, a row's last node is padding.
         budget=Budget(nodes=28, edges=66, graphs=4),
-        kl=KL(annealing=Annealing(weight=0.1, steps=1000), free_bits=0.1),
+        kl=KL(annealing=Annealing(weight=0.05, steps=1000), free_bits=0.2),
         optimizer=AdamW(peak_lr=2e-3, warmup_steps=100, final_lr_fraction=0.02),
-        train=TrainConfig(steps=1500, batch_size=32, validate_every=500),
+        train=TrainConfig(steps=2000, batch_size=32, validate_every=500),
     )
 
 
 def molecules_8m() -> MoleculeConfig:
+    """7.9M parameters, bfloat16 products on float32 weights: 5 minutes on an H200."""
     return MoleculeConfig(
         model=GraphVAEConfig(
             num_layers=4,
@@ -39,41 +86,46 @@ def molecules_8m() -> MoleculeConfig:
             d_ff=640,
             num_heads=8,
             head_dim=32,
-            d_latent=96,
             num_tokens=4,
+            d_latent=96,
         ),
         budget=Budget(nodes=28, edges=78, graphs=4),
         kl=KL(annealing=Annealing(weight=0.05, steps=2000), free_bits=0.2),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=500, final_lr_fraction=0.01),
         train=TrainConfig(steps=12_000, batch_size=512, validate_every=2000),
+        checkpoint=CheckpointConfig(every_steps=2000),
         num_workers=4,
         eval_batch_size=512,
     )
 
 
-def metabolic() -> ReactionConfig:
+def b1_2() -> ReactionConfig:
+    """1.2 billion parameters, bfloat16 products on float32 weights."""
     return ReactionConfig(
         model=GraphVAEConfig(
-            num_layers=2,
+            num_layers=17,
             decoder_layers=1,
-            d_model=64,
-            d_edge=32,
-            d_ff=128,
-            num_heads=4,
-            head_dim=16,
-            d_latent=32,
-            walk_length=6,
-            precision=Precision(compute="float32"),
+            d_model=2048,
+            d_edge=512,
+            d_ff=5120,
+            num_heads=16,
+            head_dim=128,
+            num_tokens=4,
+            d_latent=512,
+            remat="full",
         ),
-        budget=Budget(nodes=44, edges=240, graphs=5),
-        kl=KL(annealing=Annealing(weight=0.2, steps=500), free_bits=0.2),
-        optimizer=AdamW(peak_lr=2e-3, warmup_steps=50, final_lr_fraction=0.02, weight_decay=0.1),
-        train=TrainConfig(steps=2000, batch_size=32, validate_every=250),
+        data=ReactionData(max_compounds=16_384, surroundings=Surroundings(max_reactions=32, max_compounds=64)),
+        budget=Budget(nodes=128, edges=768, graphs=8),
+        kl=KL(annealing=Annealing(kind="cyclical", weight=0.03, steps=2000), free_bits=0.2),
+        optimizer=AdamW(peak_lr=2e-4, warmup_steps=1000, moments="bfloat16"),
+        train=TrainConfig(steps=50_000, batch_size=256, microbatch_size=32, validate_every=1000),
+        checkpoint=CheckpointConfig(every_steps=1000, every_minutes=60.0, keep=1, keep_best=False),
+        num_workers=4,
     )
 
 
-PRESETS = {"metabolic": metabolic, "molecules": molecules, "molecules_8m": molecules_8m}
+PRESETS = {"metabolic": metabolic, "molecules": molecules, "molecules_8m": molecules_8m, "1b2": b1_2}
 
 
-def get_config(preset: str = "metabolic"):
+def get_config(preset: str = "metabolic") -> GraphConfig:
     return PRESETS[preset]()

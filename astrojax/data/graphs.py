@@ -12,10 +12,11 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import grain
 import jax
+import msgspec
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -47,7 +48,7 @@ class Budget(Config):
 
     nodes: Positive
     edges: Positive
-    graphs: Positive
+    graphs: Annotated[int, msgspec.Meta(ge=2)]
 
 
 class Annealing(Config):
@@ -273,6 +274,9 @@ def training_batches(
         process_index: this process's place among those that train together.
         process_count: how many these are.
 
+    Raises:
+        RequestError: the graphs do not fill the rows of a batch.
+
     Returns:
         Batches ``{"graphs": see :func:`assemble`, "words": [row, 2] uint32, for random keys, "kl_weight": [row]}``.
     """
@@ -337,6 +341,8 @@ class _Batches:
         self._fitting = np.flatnonzero(store.fits(budget))
         self._ends: list[int] = []  # Batches up to the end of each epoch, as far as known.
         self._rows = functools.lru_cache(maxsize=2)(self._pack)
+        if len(self._rows(0)) < batch_size:
+            raise RequestError(f"train.batch_size={batch_size}: all graphs fill {len(self._rows(0))} rows only")
 
     def __reduce__(self):
         return _Batches, self._arguments
@@ -348,6 +354,7 @@ class _Batches:
         number = int(number)
         while not self._ends or self._ends[-1] <= number:
             rows = self._rows(len(self._ends))
+            # An epoch whose order fills fewer rows than a batch is passed over; the first fills one.
             self._ends.append((self._ends[-1] if self._ends else 0) + len(rows) // self._batch_size)
         epoch = bisect.bisect_right(self._ends, number)
         first = (number - (self._ends[epoch - 1] if epoch else 0)) * self._batch_size

@@ -10,9 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 BATCH = ("data", "fsdp")  # The mesh axes that split the examples of a batch.
 
 
-def put_batch(batch: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Joins every process's rows ``[local_batch, ...]``, in trees of any kind, into global arrays split over the batch
-    axes."""
+def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Joins every process's rows ``[local_batch, ...]`` into global arrays that are split over the batch axes."""
     sharding = NamedSharding(mesh, PartitionSpec(BATCH))
     return jax.tree.map(lambda value: jax.make_array_from_process_local_data(sharding, value), batch)
 

@@ -85,11 +85,6 @@ class GraphTask:
 
     def open(self, workdir: Path) -> None:
         self.stores = {split: GraphStore(workdir / "data" / split) for split in SPLITS}
-        fitting = int(self.stores["train"].fits(self.config.budget).sum())
-        if fitting < self.config.train.batch_size:
-            raise RequestError(
-                f"{fitting} training graphs do not fill train.batch_size={self.config.train.batch_size} rows"
-            )
 
     def init(self, key: jax.Array) -> Params:
         try:

@@ -1,7 +1,8 @@
 """What surrounds a candidate reaction in a draft network, as a graph of compounds and reactions.
 
 The candidate is the first node; then come its compounds, the reactions of the draft that share the most telling of
-them, and what else those turn over. How many drafts have the candidate itself is not told.
+them, and what else those turn over. How many drafts have the candidate itself is not told; nor is whether it is
+reversible, which a universe says of a reaction that any network has so, and thus more often of common ones.
 """
 
 import math
@@ -11,7 +12,7 @@ import numpy as np
 from astrojax.config import Config, Positive
 from astrojax.data.graphs import Graph
 from astrojax.data.networks.candidates import participation
-from astrojax.data.networks.universe import Universe
+from astrojax.data.networks.universe import Term, Universe
 
 # How many of each element a compound has; others are counted together, as are groups that stand for a rest.
 _ELEMENTS = ("C", "H", "N", "O", "P", "S", "Fe")
@@ -25,7 +26,10 @@ REACTION, UNKNOWN, FIRST_COMPOUND = 0, 1, 2
 EDGE_KINDS = 8
 
 _STATIC = len(_ELEMENTS) + 5
-NODE_FEATURES = _STATIC + 7 + 6
+
+# Below this a sum of coefficients such as 0.1 + 0.2 - 0.3 is nothing.
+_NOTHING = 1e-6
+NODE_FEATURES = _STATIC + 7 + 8
 
 
 class Surroundings(Config):
@@ -59,15 +63,21 @@ class Neighbourhoods:
                 # What is moved between compartments counts on the side that is larger, or as used where equal.
                 totals[term.compound] = totals.get(term.compound, 0.0) + term.coefficient
             compounds = np.asarray(list(totals), np.int64)
-            coefficients = np.asarray([c or _moved(reaction, k) for k, c in totals.items()], np.float32)
+            coefficients = np.asarray(
+                [c if abs(c) > _NOTHING else _moved(reaction, k) for k, c in totals.items()], np.float32
+            )
             self._terms.append((compounds, coefficients))
         self._reversible = np.asarray([reaction.reversible for reaction in universe.reactions])
         self._transport = np.asarray([len({t.compartment for t in r.terms}) > 1 for r in universe.reactions])
         self._participation = participation(universe)
         self._held = drafts.astype(np.int32) @ self._participation.T  # [network, compound]
+        places = {t: i for i, t in enumerate(dict.fromkeys(_place(t) for r in universe.reactions for t in r.terms))}
+        self._places_of = [np.unique([places[_place(t)] for t in r.terms]) for r in universe.reactions]
+        self._placed = np.zeros((len(drafts), len(places)), np.int32)
+        for network, reaction in zip(*np.nonzero(drafts), strict=True):
+            self._placed[network, self._places_of[reaction]] += 1
         self._common = drafts.mean(0)
         self._static = np.stack([_described(compound) for compound in universe.compounds])
-        self._known = _known(universe)
         self._sizes = drafts.sum(1)
 
     def around(self, draft: np.ndarray) -> "DraftView":
@@ -84,6 +94,9 @@ class DraftView:
         inside.eliminate_zeros()
         self._reactions_of = np.split(inside.indices, inside.indptr[1:-1])
         self._made, self._used = _made_and_used(neighbourhoods, draft)
+        self._placed = np.zeros(neighbourhoods._placed.shape[1], np.int32)
+        for reaction in np.flatnonzero(draft):
+            self._placed[neighbourhoods._places_of[reaction]] += 1
         shared = neighbourhoods.drafts[:, draft].sum(1)
         self._likeness = shared / np.maximum(neighbourhoods._sizes + draft.sum() - shared, 1)
 
@@ -121,12 +134,12 @@ class DraftView:
         where = [0, *range(first + len(members), len(nodes))]
         nodes[where, _STATIC + 7 :] = self._reaction_features(reactions, compounds)
         kinds = np.full(len(nodes), REACTION, np.int32)
-        kinds[first : first + len(members)] = all_._known[members]
+        kinds[first : first + len(members)] = FIRST_COMPOUND + members
         role = np.zeros(len(nodes), np.int32)
         role[first : first + len(compounds)] = [coefficient_class(c) for c in coefficients.tolist()]
         table = np.asarray(edges, np.float64)
         ends, coefficient = table[:, :2].astype(np.int32), table[:, 2]
-        turning = np.asarray([all_._reversible[r] for r in reactions])[
+        turning = np.asarray([False, *(all_._reversible[r] for r in near)])[
             np.where(ends[:, 0] == 0, 0, ends[:, 0] - first - len(members) + 1)
         ]
         kind = 2 * (coefficient > 0) + 4 * turning
@@ -159,7 +172,7 @@ class DraftView:
 
     def _reaction_features(self, reactions: list[int], compounds) -> np.ndarray:
         """Of the candidate and those around it."""
-        all_ = self._all
+        all_, candidate = self._all, reactions[0]
         whole = (all_._held[:, compounds] > 0).all(1)
         features = np.stack(
             [
@@ -168,12 +181,17 @@ class DraftView:
                 all_._transport[reactions],
                 np.log1p([len(all_._terms[r][0]) for r in reactions]),
                 all_._common[reactions],
-                np.zeros(len(reactions)),
+                *np.zeros((3, len(reactions))),
             ],
             axis=1,
         )
+        features[0, 1] = 0.0
         features[0, 4] = whole.mean()
         features[0, 5] = np.sum(self._likeness * whole) / max(self._likeness.sum(), 1e-9)
+        # The compounds are all there, but perhaps elsewhere in the cell.
+        places = all_._places_of[candidate]
+        features[0, 6] = np.sum(self._placed[places] == 0)
+        features[0, 7] = (all_._placed[:, places] > 0).all(1).mean()
         return features
 
 
@@ -182,6 +200,10 @@ def coefficient_class(coefficient: float) -> int:
     if coefficient in COEFFICIENTS:
         return COEFFICIENTS.index(coefficient)
     return len(COEFFICIENTS) + (coefficient > 0)
+
+
+def _place(term: Term) -> tuple[int, str]:
+    return term.compound, term.compartment
 
 
 def _moved(reaction, compound: int) -> float:
@@ -196,10 +218,6 @@ def _described(compound) -> np.ndarray:
     charge = (compound.charge or 0.0) / 4
     flags = [rest, charge, compound.elements is not None, compound.charge is not None, compound.proton]
     return np.asarray([*np.log1p(counts), np.log1p(max(flags[0], 0.0)), *flags[1:]], np.float32)
-
-
-def _known(universe: Universe) -> np.ndarray:
-    return FIRST_COMPOUND + np.arange(len(universe.compounds), dtype=np.int32)
 
 
 def _made_and_used(neighbourhoods: Neighbourhoods, draft: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

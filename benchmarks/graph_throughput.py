@@ -1,0 +1,428 @@
+"""Training speed of the graph encoder beside a graph transformer of the same size in PyTorch Geometric.
+
+python -m benchmarks.graph_throughput --python PATH
+# PATH: the Python of an environment with: pip install torch torch-geometric (and a C++ compiler, to compile the model)
+
+The graphs are real: molecules of QM9, and candidate reactions with their neighbourhoods in draft networks; the sizes
+are those of the presets in configs/graph_vae.py. The other side is ``GPSConv`` (Rampášek et al. 2022) as its
+documentation puts it together: as many layers, channels and heads and as large a feed-forward layer as ours,
+``TransformerConv`` or ``GINEConv`` with edge features as the local half, attention over all nodes of a graph as the
+global one. It is measured as written and compiled, and the fastest counts. Both sides embed the same kinds and features
+and see walks of the same length: ours computes powers of the adjacency in every step, the other finds them computed
+beforehand, as is its custom, and among them only walks that come back.
+
+A step is the forward and the backward pass for all parameters, in float32; the loss is the mean square of what each
+graph is pooled to, less one. The optimiser is left out. Both sides take the same graphs in each step, once as batches
+made beforehand ("ready") and once made from graphs in memory within the time taken ("assembled": packed, copied and put
+on the device; collated). Each side has a process of its own with two threads. The processes take turns of some seconds,
+so that a change in the machine's speed meets both; the first step of a turn is not timed. A turn in which other
+processes took more than a twentieth of the machine is taken again: threads that wait for one another, as PyTorch's do,
+lose most by it. Figures are medians over the turns, and a ratio's range is that over pairs of turns.
+"""
+
+import argparse
+import functools
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+PRESETS = ("molecules", "metabolic")
+BATCHES = 6  # Of each size, taken in turn.
+THREADS = 2
+QUIET, TRIES = 0.05, 12  # Share of the machine that others may take in a turn, and how often it is tried.
+# Beside the preset's, rows of one graph each: less of attention's square is between graphs that do not see each other.
+ONE_PER_ROW = {"molecules": (10, 26, 2), "metabolic": (42, 234, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--python", type=Path, required=True, help="of an environment with torch and torch-geometric")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=(96, 384), help="graphs in a step")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of a turn")
+    parser.add_argument("--data", type=Path, help="where graphs are kept for another time (default: nowhere)")
+    flags = parser.parse_args()
+    figures, versions = {"precision": "float32", "threads": THREADS, "presets": {}}, {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for preset in flags.presets:
+            folder = (flags.data or Path(scratch)) / preset
+            if not folder.exists():
+                write_data(preset, folder)
+            figures["presets"][preset] = measure(preset, folder, flags, versions)
+    from benchmarks.record import save_result
+
+    print("written to", save_result("graph_throughput", figures, versions))
+
+
+def write_data(preset: str, folder: Path) -> None:
+    """Writes graphs of a preset, and what the other side must know of its model."""
+    from astrojax.config import load_config
+    from astrojax.data.graphs import write_graphs
+    from astrojax.tasks import make_task
+
+    config = load_config(f"configs/graph_vae.py:{preset}")
+    folder.mkdir(parents=True)
+    store = write_graphs(folder / "graphs", (molecules if preset == "molecules" else candidates)(make_task(config)))
+    model = config.model
+    shape = {name: getattr(model, name) for name in ("num_layers", "d_model", "d_edge", "num_heads", "walk_length")}
+    shape |= {"node_kinds": _node_kinds(config), "edge_kinds": int(store.fields["edges"]["kind"].max()) + 1}
+    if model.d_ff != 2 * model.d_model or model.num_heads * model.head_dim != model.d_model:
+        raise SystemExit(f"{preset}: GPSConv has d_ff = 2 * d_model, and heads that share d_model between them")
+    (folder / "shape.json").write_text(json.dumps(shape))
+
+
+def _node_kinds(config) -> int:
+    from astrojax.data.networks.neighbourhood import FIRST_COMPOUND
+
+    data = config.data
+    return data.num_types if hasattr(data, "num_types") else FIRST_COMPOUND + data.max_compounds
+
+
+def molecules(task, count: int = 8192):
+    from astrojax.data.molecules import atom_types, read_smiles, to_molecule
+
+    rows = [row.smiles for row in read_smiles(task.config.data.path) if row.split == "train"]
+    chosen = np.random.default_rng(0).choice(len(rows), count, replace=False)
+    found = [to_molecule(rows[i]) for i in chosen]
+    types = atom_types(found)
+    return [task.graph(molecule, types) for molecule in found]
+
+
+def candidates(task):
+    """Those of the validation split."""
+    from astrojax.data.networks.candidates import splits
+    from astrojax.data.networks.collection import read_collection
+
+    universe = read_collection([task.config.data.path]).universe
+    parts = splits(universe)
+    return task.graphs(universe, universe.present & (parts == "train"), np.flatnonzero(parts == "validation"))
+
+
+def measure(preset: str, folder: Path, flags, versions: dict[str, str]) -> dict:
+    sizes = list(flags.batch_sizes)
+    this_python, other_python = [sys.executable, "-m", "benchmarks.graph_throughput"], [flags.python, __file__]
+    sides = {
+        "astrojax": Side([*this_python, "astrojax", preset, folder, json.dumps(sizes)]),
+        "pyg": Side([*other_python, "pyg", preset, folder, json.dumps(sizes)]),
+    }
+    figures = {"parameters": {}, "graphs_per_second": {}}
+    for side in sides.values():
+        versions |= side.about["versions"]
+        figures["parameters"] |= side.about["parameters"]
+        figures |= side.about.get("graphs", {})
+    print(f"{preset}: parameters, and without tables of kinds: {figures['parameters']}")
+    for size in sizes:
+        for feed in ("ready", "assembled"):
+            name = f"{feed}_{size}"
+            figures["graphs_per_second"][name] = compare(sides, size, feed, flags)
+    figures["disturbed_turns"] = sum(side.disturbed for side in sides.values())
+    for side in sides.values():
+        side.close()
+    return figures
+
+
+def compare(sides: dict[str, "Side"], size: int, feed: str, flags) -> dict:
+    rates: dict[str, list[float]] = {}
+    turns = [(side, variant) for side in sides.values() for variant in side.about["parameters"]]
+    # All batches once untimed: shapes that compiled programs have not seen, and batches that are made beforehand.
+    for side, variant in turns:
+        side.take_turn(variant, size, feed, BATCHES, tries=1)
+    seconds = [side.take_turn(variant, size, feed, BATCHES, tries=1) for side, variant in turns]
+    for _ in range(flags.rounds):
+        for (side, variant), each in zip(turns, seconds, strict=True):
+            steps = max(BATCHES, round(flags.seconds / each))
+            rates.setdefault(variant, []).append(size / side.take_turn(variant, size, feed, steps))
+    medians = {variant: statistics.median(values) for variant, values in rates.items()}
+    best = {n: max(side.about["parameters"], key=medians.get) for n, side in sides.items()}
+    ratios = [ours / theirs for ours, theirs in zip(rates[best["astrojax"]], rates[best["pyg"]], strict=True)]
+    for variant, median in medians.items():
+        print(f"  {size:4} {feed:9} {variant:28} {median:9,.0f} graphs/s")
+    ratio = statistics.median(ratios)
+    print(
+        f"  {size:4} {feed:9} {best['astrojax']} over {best['pyg']}: {ratio:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+    )
+    return {variant: round(median) for variant, median in medians.items()} | {
+        "fastest": best,
+        "ratio_of_fastest": round(ratio, 3),
+        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
+
+
+class Side:
+    """A process that waits while it is not its turn.
+
+    Attributes:
+        about: what it says of itself: its variants' parameters, and versions.
+        disturbed: how many turns were never quiet.
+    """
+
+    disturbed = 0
+
+    def __init__(self, command):
+        # As the product runs: glibc asks for huge pages. Both sides gain by it.
+        environment = os.environ | {
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+            "OMP_NUM_THREADS": str(THREADS),
+            "JAX_PLATFORMS": "cpu",
+        }
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [str(part) for part in command], stdin=pipe, stdout=pipe, text=True, env=environment
+        )
+        self.about = self._answer()
+
+    def take_turn(self, variant: str, size: int, feed: str, steps: int, tries: int = TRIES) -> float:
+        """Seconds per step. If others were busy at each of so many tries, those of the quietest."""
+        taken = []
+        for _ in range(tries):
+            self.process.stdin.write(json.dumps([variant, size, feed, steps]) + "\n")
+            self.process.stdin.flush()
+            seconds, others = self._answer()
+            taken.append((others, seconds))
+            if others < QUIET:
+                return seconds
+            time.sleep(1)
+        self.disturbed += 1
+        return min(taken)[1]
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a side ended with {self.process.wait()}")
+        return json.loads(line)
+
+
+def serve(about: dict, step) -> None:
+    """Answers turns until there are no more.
+
+    Args:
+        about: see :class:`Side`.
+        step: ``step(variant, size, feed, number)`` takes one.
+    """
+    print(json.dumps(about), flush=True)
+    for line in sys.stdin:
+        variant, size, feed, steps = json.loads(line)
+        step(variant, size, feed, 0)
+        began, busy = time.perf_counter(), busy_others()
+        for number in range(steps):
+            step(variant, size, feed, number % BATCHES)
+        seconds, busy = time.perf_counter() - began, busy_others() - busy
+        print(json.dumps([seconds / steps, busy / seconds / os.cpu_count()]), flush=True)
+
+
+def busy_others() -> float:
+    """Seconds that the machine's cores have worked, or waited for their host, for others than this process."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, _, _, irq, softirq, steal = (int(x) / os.sysconf("SC_CLK_TCK") for x in fields)
+    return user + nice + system + irq + softirq + steal - time.process_time()
+
+
+def places_of_batches(num_graphs: int, size: int) -> np.ndarray:
+    return np.random.default_rng(size).choice(num_graphs, (BATCHES, size), replace=num_graphs < BATCHES * size)
+
+
+def serve_astrojax(preset: str, folder: Path, sizes: list[int]) -> None:
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from astrojax.config import load_config
+    from astrojax.data.graphs import Budget, GraphStore, assemble, pack
+    from astrojax.parallel.mesh import MeshConfig, make_mesh
+    from astrojax.parallel.sharding import put_batch
+    from astrojax.tasks import make_task
+
+    config = load_config(f"configs/graph_vae.py:{preset}")
+    store, mesh = GraphStore(folder / "graphs"), make_mesh(MeshConfig(), jax.devices()[:1])
+    budgets = {
+        "astrojax": config.budget,
+        "astrojax_one_per_row": Budget(**dict(zip(("nodes", "edges", "graphs"), ONE_PER_ROW[preset], strict=True))),
+    }
+
+    def initial(key):
+        return nnx.to_pure_dict(nnx.state(make_task(config).new_model(nnx.Rngs(params=key)).encoder))
+
+    with jax.set_mesh(mesh):
+        model = nnx.eval_shape(lambda: make_task(config).new_model(nnx.Rngs(params=jax.random.key(0))))
+        graphdef, params = nnx.graphdef(model.encoder), jax.jit(initial)(jax.random.key(0))
+
+        @jax.jit
+        def loss_and_gradients(params, graphs):
+            def loss(params):
+                pooled = jnp.mean(nnx.merge(graphdef, params)(graphs).tokens, axis=2)
+                present = graphs.globals["place"] >= 0
+                squares = jnp.where(present, jnp.mean(jnp.square(pooled - 1.0), axis=-1), 0.0)
+                return jnp.sum(squares) / jnp.sum(present)
+
+            return jax.value_and_grad(loss)(params)
+
+    places = {size: places_of_batches(len(store), size) for size in sizes}
+
+    def plan(budget, batch):
+        return pack(store.n_node, store.n_edge, batch, budget)
+
+    num_rows = {
+        (name, size): max(len(plan(budget, batch)) for batch in places[size])
+        for name, budget in budgets.items()
+        for size in sizes
+    }
+
+    def made(variant, size, number):
+        rows = plan(budgets[variant], places[size][number])
+        rows += [[] for _ in range(num_rows[variant, size] - len(rows))]
+        return put_batch(assemble(store, rows, budgets[variant]), mesh)
+
+    ready = functools.cache(made)
+
+    def step(variant, size, feed, number):
+        with jax.set_mesh(mesh):
+            batch = (ready if feed == "ready" else made)(variant, size, number)
+            jax.block_until_ready(loss_and_gradients(params, batch))
+
+    count = sum(x.size for x in jax.tree.leaves(params))
+    without = count - params["node_kind_vd"].size - params["edge_kind_vc"].size
+    graphs = {
+        "mean_nodes": round(float(store.n_node.mean()), 2),
+        "mean_edges": round(float(store.n_edge.mean()), 2),
+        "budgets": {name: [budget.nodes, budget.edges, budget.graphs] for name, budget in budgets.items()},
+        "rows": {f"{name}_{size}": rows for (name, size), rows in num_rows.items()},
+    }
+    about = {"versions": {"jax": jax.__version__}, "parameters": {name: [count, without] for name in budgets}}
+    serve(about | {"graphs": graphs}, step)
+
+
+def serve_pyg(folder: Path, sizes: list[int]) -> None:
+    import torch
+    import torch_geometric
+    from torch_geometric.data import Batch
+
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    data = read_for_pyg(folder)
+    shape = json.loads((folder / "shape.json").read_text())
+    models = {local: gps(shape, data[0], local) for local in ("transformer", "gine")}
+    variants = {f"pyg_{name}": (model, model) for name, model in models.items()}
+    # In pieces: that batches differ in their largest graph breaks GPSConv's program in two.
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    variants |= {f"pyg_{name}_compiled": (model, torch.compile(model, dynamic=True)) for name, model in models.items()}
+    places = {size: places_of_batches(len(data), size) for size in sizes}
+
+    def made(size, number):
+        return Batch.from_data_list([data[place] for place in places[size][number]])
+
+    ready = functools.cache(made)
+
+    def step(variant, size, feed, number):
+        batch = (ready if feed == "ready" else made)(size, number)
+        model, forward = variants[variant]
+        model.zero_grad(set_to_none=True)
+        pooled = forward(
+            *(batch.kind, batch.known, batch.edge_kind, batch.get("edge_attr"), batch.edge_index, batch.batch),
+            batch.num_graphs,
+        )
+        (pooled - 1.0).square().mean().backward()
+
+    def counts(model):
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+        sizes = [(p.numel(), id(p) in tables) for p in model.parameters()]
+        return [sum(n for n, _ in sizes), sum(n for n, table in sizes if not table)]
+
+    versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
+    about = {"versions": versions, "parameters": {name: counts(model) for name, (model, _) in variants.items()}}
+    serve(about, step)
+
+
+def read_for_pyg(folder: Path) -> list:
+    """The store's graphs as PyTorch Geometric has them, with degrees and random walks that come back as features."""
+    import torch
+    from torch_geometric.data import Data
+
+    def load(part):
+        return {file.stem: np.load(file) for file in (folder / "graphs" / part).glob("*.npy")}
+
+    walk_length = json.loads((folder / "shape.json").read_text())["walk_length"]
+    nodes, edges = load("nodes"), load("edges")
+    node_ends, edge_ends = (np.cumsum(np.load(folder / "graphs" / f"{n}.npy")) for n in ("n_node", "n_edge"))
+    graphs = []
+    for own in zip(np.r_[0, node_ends[:-1]], node_ends, np.r_[0, edge_ends[:-1]], edge_ends, strict=True):
+        n, m = slice(*own[:2]), slice(*own[2:])
+        senders, receivers = edges["senders"][m].astype(np.int64), edges["receivers"][m].astype(np.int64)
+        adjacency = np.zeros((own[1] - own[0],) * 2, np.float32)
+        np.add.at(adjacency, (receivers, senders), 1.0)
+        degrees = adjacency.sum(1, keepdims=True)
+        walk = adjacency / np.maximum(degrees, 1.0)
+        powers = [walk]
+        for _ in range(walk_length - 1):
+            powers.append(powers[-1] @ walk)
+        known = [np.log1p(degrees), np.stack([np.diag(power) for power in powers], axis=1)]
+        if "features" in nodes:
+            known.append(nodes["features"][n].astype(np.float32))
+        graph = Data(
+            num_nodes=len(adjacency),
+            kind=torch.from_numpy(nodes["kind"][n].astype(np.int64)),
+            known=torch.from_numpy(np.concatenate(known, axis=1).astype(np.float32)),
+            edge_kind=torch.from_numpy(edges["kind"][m].astype(np.int64)),
+            edge_index=torch.from_numpy(np.stack([senders, receivers])),
+        )
+        if "features" in edges:
+            graph.edge_attr = torch.from_numpy(edges["features"][m].astype(np.float32))
+        graphs.append(graph)
+    return graphs
+
+
+def gps(shape: dict, example, local: str):
+    """Layers of ``GPSConv`` between embeddings and the mean over each graph."""
+    from torch import nn
+    from torch_geometric.nn import GINEConv, GPSConv, TransformerConv, global_mean_pool
+
+    d, c, heads = shape["d_model"], shape["d_edge"], shape["num_heads"]
+
+    def conv():
+        if local == "transformer":
+            return TransformerConv(d, d // heads, heads, edge_dim=c)
+        return GINEConv(nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d)), edge_dim=c)
+
+    class GPS(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.node_kind = nn.Embedding(shape["node_kinds"], d)
+            self.known = nn.Linear(example.known.shape[1], d)
+            self.edge_kind = nn.Embedding(shape["edge_kinds"], c)
+            if "edge_attr" in example:
+                self.edge_features = nn.Linear(example.edge_attr.shape[1], c)
+            # Over nodes, as in transformers; its default, over the batch, is slower here.
+            norm = {"norm": "layer_norm", "norm_kwargs": {"mode": "node"}}
+            layers = [GPSConv(d, conv(), heads=heads, **norm) for _ in range(shape["num_layers"])]
+            self.layers = nn.ModuleList(layers)
+
+        def forward(self, kind, known, edge_kind, edge_attr, edge_index, batch, num_graphs: int):
+            x, edges = self.node_kind(kind) + self.known(known), self.edge_kind(edge_kind)
+            if edge_attr is not None:
+                edges = edges + self.edge_features(edge_attr)
+            for layer in self.layers:
+                x = layer(x, edge_index, batch, edge_attr=edges)
+            return global_mean_pool(x, batch, num_graphs)
+
+    return GPS().train()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["astrojax"]:
+        serve_astrojax(sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4]))
+    elif sys.argv[1:2] == ["pyg"]:
+        serve_pyg(Path(sys.argv[3]), json.loads(sys.argv[4]))
+    else:
+        main()

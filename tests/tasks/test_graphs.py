@@ -1,0 +1,144 @@
+"""The graph VAE's two tasks, as a user runs them: from files to a checkpoint, an evaluation, a script of one's own."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from astrojax.errors import RequestError
+from astrojax.runs import load_run
+from astrojax.tasks import make_task
+from astrojax.train import loop
+from astrojax.train.metrics import read_metrics
+from tests.conftest import ROOT, environment
+from tests.graphs import SMALL, molecule_config, reaction_config, write_molecules
+
+
+def losses(workdir):
+    return np.asarray([record["loss"] for record in read_metrics(workdir)])
+
+
+def launch(spec: str, workdir, *flags: str, **fields: str):
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    command = [sys.executable, "launch.py", "--config", spec, "--workdir", str(workdir), *flags, *overrides]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def molecules(tmp_path_factory):
+    """A finished run of the molecule task, and what it printed."""
+    folder = tmp_path_factory.mktemp("molecules")
+    path = write_molecules(folder / "few.csv")
+    # What is no molecule, what is too large and what is repeated is said, and the rest is learnt.
+    with path.open("a") as file:
+        file.write("C1CC,train\nCCCCCCCCCCCCCC,train\n[CH3],train\nCC.CC,train\n")
+    fields = SMALL | {"data.path": str(path), "num_samples": "24"}
+    return folder / "run", launch("configs/graph_vae.py:molecules", folder / "run", **fields)
+
+
+def test_molecules_from_a_file_to_an_evaluation(molecules):
+    workdir, finished = molecules
+    assert finished.returncode == 0, finished.stderr
+    for line in ("not a molecule that RDKit can read", "14 atoms and 13 bonds", "radicals", "several fragments"):
+        assert f"left out: 1 molecules: {line}" in finished.stdout
+    result = json.loads((workdir / "eval/metrics.json").read_text())
+    assert result["validity_masked"] == 1.0
+    for key in ("validity_unmasked", "uniqueness", "novelty", "reconstruction_exact"):
+        assert 0 <= result[key] <= 1
+    assert result["published"]["GraphVAE"]["valid"] == 55.7
+    for plot in ("latent_map", "generated", "interpolation", "properties"):
+        assert (workdir / "eval" / f"{plot}.png").stat().st_size > 5000
+
+
+def test_a_molecule_run_opens_in_a_script(molecules):
+    run = load_run(molecules[0], devices=jax.devices()[:1])
+    with jax.set_mesh(run.mesh):
+        latents = run.task.latents(run.params, run.mesh, "heldout", np.arange(5))
+        again = run.task.latents(run.params, run.mesh, "heldout", np.asarray([3]))
+        written = run.task.write(run.params, run.mesh, latents)
+        drawn = [run.task.write(run.params, run.mesh, latents, seed=seed, temperature=1.0) for seed in (0, 0, 1)]
+    np.testing.assert_allclose(latents[3], again[0], atol=1e-5)
+    assert None not in written
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.fixture(scope="module")
+def reactions(tmp_path_factory):
+    """A run of the reaction task on one device."""
+    workdir = tmp_path_factory.mktemp("reactions") / "run"
+    outcome = loop.train(make_task(reaction_config()), workdir, devices=jax.devices()[:1])
+    assert outcome.step == 6
+    return workdir
+
+
+@pytest.mark.parametrize(("data", "fsdp", "tensor"), [(1, 2, 2), (4, 1, 1)])
+def test_the_mesh_changes_only_rounding(tmp_path, reactions, data, fsdp, tensor):
+    shutil.copytree(reactions / "data", tmp_path / "run/data")
+    shutil.copy(reactions / "config.json", tmp_path / "run/config.json")
+    config = reaction_config(**{"mesh.data": str(data), "mesh.fsdp": str(fsdp), "mesh.tensor": str(tensor)})
+    loop.train(make_task(config), tmp_path / "run", devices=jax.devices()[: data * fsdp * tensor])
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(reactions), rtol=2e-4)
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, reactions):
+    shutil.copytree(reactions, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints/6")
+    kept = (tmp_path / "run/metrics.jsonl").read_text().splitlines(keepends=True)
+    loop.train(make_task(reaction_config()), tmp_path / "run", devices=jax.devices()[:1])
+    after = (tmp_path / "run/metrics.jsonl").read_text().splitlines(keepends=True)
+    expected, found = ([json.loads(line)["loss"] for line in lines][-3:] for lines in (kept, after))
+    assert found == expected
+
+
+def test_candidates_are_judged_beside_baselines(reactions):
+    run = load_run(reactions, devices=jax.devices()[:1])
+    with jax.set_mesh(run.mesh):
+        run.task.evaluate(run.params, run.mesh, reactions, run.step)
+    result = json.loads((reactions / "eval/metrics.json").read_text())
+    assert result["candidates"] == len(run.task.stores["heldout"])
+    assert set(result["baselines"]) >= {"frequency", "common_neighbours", "formula_regression"}
+    for scores in (result, *result["baselines"].values()):
+        assert {"auroc", "auprc", "recovery_at_20"} <= scores.keys()
+    assert 0 <= result["expected_calibration_error"] <= 1
+    for plot in ("precision_recall", "reliability", "latent_map", "pathway"):
+        assert (reactions / "eval" / f"{plot}.png").stat().st_size > 5000
+
+
+def test_held_out_reactions_are_in_no_draft(reactions):
+    run = load_run(reactions, devices=jax.devices()[:1])
+    seen = {split: set(np.asarray(s.fields["globals"]["reaction"])) for split, s in run.task.stores.items()}
+    assert not seen["train"] & seen["heldout"]
+    assert not run.task.drafts[:, sorted(seen["heldout"])].any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data.path": "nothing/here"}, "nothing/here: no SBML file there"),
+        ({"data.max_compounds": "10"}, "more than data.max_compounds=10"),
+        ({"data.path": "data/metabolic/MODEL1507180052.xml.gz"}, "one network"),
+    ],
+)
+def test_bad_networks_are_refused(tmp_path, fields, message):
+    with pytest.raises(RequestError, match=message):
+        loop.train(make_task(reaction_config(**fields)), tmp_path / "run", devices=jax.devices()[:1])
+
+
+def test_bad_molecules_are_refused(tmp_path):
+    (tmp_path / "none.smi").write_text("C1CC\nnothing\n")
+    with pytest.raises(RequestError, match="no molecules to learn from"):
+        loop.train(make_task(molecule_config(tmp_path / "none.smi")), tmp_path / "run", devices=jax.devices()[:1])
+    finished = launch("configs/graph_vae.py:molecules", tmp_path / "run", **{"data.path": "no/such.smi"})
+    assert (finished.returncode, finished.stderr) == (2, "error: no/such.smi: no such file\n")
+
+
+def test_what_no_row_holds_is_said(tmp_path, capsys):
+    config = reaction_config(**{"budget.nodes": "24"})
+    loop.train(make_task(config), tmp_path / "run", devices=jax.devices()[:1])
+    assert "too large for budget" in capsys.readouterr().out

@@ -1,0 +1,186 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import libsbml
+import numpy as np
+import pytest
+
+from astrojax import gapfill
+from astrojax.config import load_config
+from astrojax.data.networks.collection import read_collection
+from astrojax.data.networks.matching import make_draft
+from astrojax.data.networks.sbml import parse_sbml, read_network
+from astrojax.errors import RunError
+from astrojax.gapfill import fill, main, render
+
+MYCOPLASMA = Path("data/metabolic/MODEL1507180052.xml.gz")
+POOL = ("data/metabolic/MODEL1507180070.xml.gz", "data/metabolic/MODEL1507180007.xml.gz")
+# Of its glycolysis, each needed to grow, and known of Staphylococcus and Helicobacter as well.
+NEEDED = ("R_TPI", "R_GAPD", "R_FBA", "R_ENO")
+
+
+@pytest.fixture(scope="module")
+def universe():
+    return read_collection(POOL, workers=1).universe
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory) -> Path:
+    """Mycoplasma genitalium without some reactions that it needs."""
+    document = parse_sbml(MYCOPLASMA)
+    for reaction in NEEDED:
+        document.getModel().removeReaction(reaction)
+    path = tmp_path_factory.mktemp("draft") / "draft.xml"
+    libsbml.writeSBMLToFile(document, str(path))
+    return path
+
+
+def shared_compounds(universe, draft, reactions):
+    """A score: the share of the pool's networks that have a reaction, a little less where the draft lacks a place."""
+    common = universe.present[:, reactions].mean(0)
+    within = [all(t.compartment in draft.compartments for t in universe.reactions[r].terms) for r in reactions]
+    return 0.98 * common + 0.01 * np.asarray(within)
+
+
+def rows(table):
+    with table.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_draft_that_does_not_grow_grows_when_it_is_filled(universe, draft, tmp_path):
+    removed = (
+        make_draft(universe, read_network(MYCOPLASMA)).present & ~make_draft(universe, read_network(draft)).present
+    )
+    assert removed.sum() == len(NEEDED)
+
+    def score(universe, draft, reactions):
+        return np.where(removed[reactions], 0.9, 0.1)
+
+    out = tmp_path / "filled.xml.gz"
+    fill(draft, universe, score, out=out, table=tmp_path / "filled.csv")
+    script = """
+import json, logging, sys
+logging.disable(logging.CRITICAL)
+import cobra
+print(json.dumps([cobra.io.read_sbml_model(path).slim_optimize() for path in sys.argv[1:]]))
+"""
+    command = [sys.executable, "-c", script, str(MYCOPLASMA), str(draft), str(out)]
+    whole, lacking, filled = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert lacking < 1e-9
+    assert filled == pytest.approx(whole, rel=0.05)
+    assert len(read_network(out).reactions) == len(read_network(draft).reactions) + len(NEEDED)
+
+
+def test_the_table_accounts_for_everything_the_draft_lacks(universe, draft, tmp_path):
+    table = tmp_path / "filled.csv"
+    found, proposals = fill(
+        draft, universe, shared_compounds, out=tmp_path / "filled.xml", table=table, accept=0.4, limit=3
+    )
+    listed = rows(table)
+    assert len(listed) == len(proposals) == (~found.present).sum()
+    assert [row["accepted"] for row in listed].count("yes") == 3
+    scored = [row for row in listed if row["probability"]]
+    probabilities = [float(row["probability"]) for row in scored]
+    assert listed[: len(scored)] == scored
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert {row["balanced"] for row in scored} <= {"yes", "unknown"}
+    assert {row["compounds_missing"] for row in scored} == {"0"}
+    for row in listed:
+        assert bool(row["why_not"]) == (row["accepted"] == "no")
+        assert row["why_not"].startswith("out of balance: ") == (row["balanced"] == "no")
+        assert set(row["networks"].split()) <= set(universe.networks)
+    (tpi,) = (row for row in listed if row["reaction"] == "R_TPI")
+    assert tpi["equation"] == "Dihydroxyacetone phosphate [c] <=> Glyceraldehyde 3-phosphate [c]"
+    assert tpi["networks"] == "MODEL1507180007 MODEL1507180070"
+    text = render(universe, found, proposals)
+    assert f"{len(listed):,} reactions of the pool are not in the draft: {len(scored):,} candidates" in text
+    assert f"{found.matched.count(None)} of them unknown to the pool" in text
+    assert "beyond the limit of 3" in text
+    assert "added: 3;" in text
+
+
+def test_scores_that_are_none_write_nothing(universe, draft, tmp_path):
+    def diverged(universe, draft, reactions):
+        return np.full(len(reactions), np.nan)
+
+    with pytest.raises(RunError, match="not between 0 and 1"):
+        fill(draft, universe, diverged, out=tmp_path / "filled.xml", table=tmp_path / "filled.csv")
+    assert not list(tmp_path.iterdir())
+
+
+def run_of(universe):
+    """What a run offers."""
+    task = SimpleNamespace(
+        universe=universe,
+        score_candidates=lambda params, mesh, universe, draft, reactions: shared_compounds(universe, draft, reactions),
+    )
+    return SimpleNamespace(params=None, mesh=None, task=task)
+
+
+def test_command_line(universe, draft, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gapfill, "load_run", lambda workdir: run_of(universe))
+    flags = [str(draft), "--checkpoint", "runs/graph", "--accept", "0.9"]
+    assert main([*flags, "--out", str(tmp_path / "filled.xml.gz")]) == 0
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/filled.xml.gz: the draft with what was added" in printed
+    assert f"{tmp_path}/filled.csv: all candidates" in printed
+    own = read_collection([str(MYCOPLASMA)], workers=1).universe
+    own.save(tmp_path / "own.json.zst")
+    table = tmp_path / "own.csv"
+    pool = ["--pool", str(tmp_path / "own.json.zst"), "--out", str(tmp_path / "own.xml"), "--table", str(table)]
+    assert main([*flags, *pool]) == 0
+    assert {row["reaction"] for row in rows(table) if row["accepted"] == "yes"} == set(NEEDED)
+    assert {reaction.id for reaction in read_network(tmp_path / "own.xml").reactions} == {
+        reaction.id for reaction in read_network(MYCOPLASMA).reactions
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"--accept": "1.5"}, "--accept is a probability, between 0 and 1, not 1.5"),
+        ({"--accept": "nan"}, "--accept is a probability, between 0 and 1, not nan"),
+        ({"--limit": "0"}, "--limit should be above 0, not 0"),
+        ({"--out": "{folder}/none/filled.xml"}, "{folder}/none/filled.xml: no such folder as {folder}/none"),
+        ({"--table": "{folder}/none/filled.csv"}, "{folder}/none/filled.csv: no such folder as {folder}/none"),
+        ({"--out": "{folder}/draft.xml"}, "{folder}/draft.xml is the draft itself; choose another name"),
+        (
+            {"--table": "{folder}/filled.xml"},
+            "{folder}/filled.xml is to be both the model and the table; choose another",
+        ),
+        ({"model": "{folder}/nowhere.xml"}, "{folder}/nowhere.xml: no such file"),
+        ({"model": "{folder}/broken.xml"}, "{folder}/broken.xml: malformed SBML, line 1"),
+        ({"--pool": "{folder}/nowhere.json.zst"}, "{folder}/nowhere.json.zst: no such file"),
+        ({"--pool": "{folder}/draft.xml"}, "{folder}/draft.xml: not a universe of reactions, or damaged"),
+    ],
+)
+def test_requests_that_make_no_sense_say_so_in_a_line_and_write_nothing(
+    universe, draft, tmp_path, monkeypatch, capsys, changed, error
+):
+    monkeypatch.setattr(gapfill, "load_run", lambda workdir: run_of(universe))
+    (tmp_path / "draft.xml").write_bytes(draft.read_bytes())
+    (tmp_path / "broken.xml").write_text("this is no XML")
+    flags = {"model": "{folder}/draft.xml", "--checkpoint": "runs/graph", "--out": "{folder}/filled.xml"} | changed
+    flags = {name: value.format(folder=tmp_path) for name, value in flags.items()}
+    before = sorted(tmp_path.iterdir())
+    assert main([flags.pop("model"), *(word for flag in flags.items() for word in flag)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {error.format(folder=tmp_path)}")
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_that_is_missing_or_of_another_task(draft, tmp_path, monkeypatch, capsys):
+    flags = [str(draft), "--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "filled.xml")]
+    assert main(flags) == 2
+    assert capsys.readouterr().err.startswith(f"error: no run in {tmp_path}/run: ")
+    language = SimpleNamespace(task=object(), config=load_config("configs/llm.py"))
+    monkeypatch.setattr(gapfill, "load_run", lambda workdir: language)
+    assert main(flags) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {tmp_path}/run: a run of the task language, which scores no reactions\n"
+    assert not list(tmp_path.iterdir())
