@@ -17,6 +17,8 @@ _COMPARTMENT = re.compile(r"(?:_([a-z]{1,2})\d?|\[([a-z])\d?\]|\(([a-z])\d?\))$"
 # Accessions that say what database they are of. Others of a few letters and a number mean something in one model only.
 _ACCESSIONS = {"seed.compound": re.compile(r"cpd\d{5}"), "kegg.compound": re.compile(r"[CG]\d{5}")}
 _LOCAL = re.compile(r"[A-Za-z]{0,4}_?\d+")
+# These few letters and a number are formulas.
+_FORMULAS = frozenset(("o2", "co2", "h2", "n2", "nh3", "nh4", "no2", "no3", "so2", "so3", "so4", "hco3", "ch4"))
 
 
 class Identifier(NamedTuple):
@@ -49,7 +51,9 @@ def accession(compound: str) -> tuple[str, str] | None:
     for database, pattern in _ACCESSIONS.items():
         if pattern.fullmatch(compound):
             return database, compound
-    return None if _LOCAL.fullmatch(compound) else ("bigg.metabolite", plain(compound))
+    if _LOCAL.fullmatch(compound) and compound not in _FORMULAS:
+        return None
+    return "bigg.metabolite", plain(compound)
 
 
 def plain(name: str) -> str:

@@ -47,8 +47,11 @@ def identify(networks: Sequence[Network]) -> Compounds:
     )
     refused = 0
     for key in surest_first(groups):
-        first, *others = groups[key]
-        refused += sum(not clusters.join(first, other) for other in others)
+        apart: list[int] = []
+        for place in groups[key]:
+            if not any(clusters.join(one, place) for one in apart):
+                apart.append(place)
+        refused += len(apart) - 1
     roots = [clusters.root(place) for place in range(len(metabolites))]
     number = {root: i for i, root in enumerate(dict.fromkeys(roots))}
     of: list[list[int]] = [[] for _ in networks]

@@ -51,8 +51,8 @@ class UniversalReaction(msgspec.Struct, frozen=True):
     Attributes:
         id: the one that most networks give it.
         name: likewise.
-        terms: protons included, as the first network writes it.
-        reversible: whether it runs both ways in any network.
+        terms: protons included, as most networks write it.
+        reversible: whether it runs both ways in any network, or networks run it in opposite ways.
     """
 
     id: str
@@ -142,19 +142,23 @@ def make_universe(networks: Sequence[Network], compounds: Compounds) -> Universe
             if key := reaction_key(network, reaction, compounds.of[n]):
                 found.setdefault(key, []).append((n, i))
     reactions, present = [], np.zeros((len(networks), len(found)), bool)
-    for place, occurrences in enumerate(found.values()):
+    for place, (key, occurrences) in enumerate(found.items()):
         same = [networks[n].reactions[i] for n, i in occurrences]
-        first = occurrences[0][0]
-        terms = [
-            Term(compounds.of[first][m], networks[first].metabolites[m].compartment, coefficient)
-            for m, coefficient in same[0].stoichiometry.items()
+        written = [
+            frozenset(
+                (compounds.of[n][m], networks[n].metabolites[m].compartment, c)
+                for m, c in networks[n].reactions[i].stoichiometry.items()
+            )
+            for n, i in occurrences
         ]
+        compound, where, sign = min(key)
+        ways = {next(c for k, w, c in terms if k == compound and where in ("", w)) * sign > 0 for terms in written}
         reactions.append(
             UniversalReaction(
                 id=_commonest([r.id for r in same]),
                 name=_commonest([r.name for r in same]),
-                terms=terms,
-                reversible=any(r.reversible for r in same),
+                terms=[Term(*term) for term in sorted(_commonest(written))],
+                reversible=any(r.reversible for r in same) or len(ways) == 2,
             )
         )
         present[[n for n, _ in occurrences], place] = True
@@ -190,5 +194,5 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return {kind: sorted(texts) for kind, texts in sorted(found.items())}
 
 
-def _commonest(values: list[str]) -> str:
+def _commonest[T](values: Sequence[T]) -> T:
     return Counter(values).most_common(1)[0][0]

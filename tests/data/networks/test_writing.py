@@ -64,7 +64,7 @@ def draft(folder, dialect):
 
 
 def read_by_cobrapy(*files):
-    """Of each file what cobrapy, in a process of its own, reads of reactions that were added: bounds, equation, notes."""
+    """Of each file what cobrapy, in a process of its own, reads of what was added: bounds, equation, notes."""
     script = """
 import json, logging, sys
 logging.disable(logging.CRITICAL)

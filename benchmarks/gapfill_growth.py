@@ -1,0 +1,125 @@
+"""Does a filled draft grow? Organisms without reactions that they cannot do without, and that training never saw.
+
+    python -m benchmarks.gapfill_growth --checkpoint runs/graph_vae
+
+Of each shipped model that grows, those held-out reactions are taken out without any one of which it does not, as far as
+the draft keeps their compounds; `astrojax.gapfill` fills the draft from the other organisms' reactions, with what it
+adds by default, and cobrapy says whether it grows again. Needs `cobra`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import libsbml
+import numpy as np
+
+import astrojax
+from astrojax.data.networks.candidates import participation
+from astrojax.data.networks.identity import reaction_key
+from astrojax.data.networks.matching import make_draft
+from astrojax.data.networks.sbml import parse_sbml, read_network
+from astrojax.gapfill import fill
+from benchmarks.record import save_result
+
+_MODELS = Path("data/metabolic")
+_GROWS = 1e-6
+
+# In a process of its own: its solver ends the process that asks it of some models.
+_COBRA = """
+import json, logging, sys, warnings
+warnings.simplefilter("ignore")
+logging.disable(logging.CRITICAL)
+import cobra
+model = cobra.io.read_sbml_model(sys.argv[1])
+growth = model.slim_optimize()
+needed = []
+for name in sys.argv[2:]:
+    name = name.removeprefix("R_")
+    if name in model.reactions:
+        with model:
+            model.reactions.get_by_id(name).knock_out()
+            left = model.slim_optimize()
+        if not left > 1e-6:
+            needed.append(name)
+print(json.dumps([growth, needed]))
+"""
+
+
+def grow(model: Path, reactions: list[str] = ()) -> tuple[float, list[str]] | None:
+    """Growth, and which of ``reactions`` it cannot do without; None where cobrapy cannot solve the model."""
+    command = [sys.executable, "-c", _COBRA, str(model), *reactions]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return None if done.returncode else json.loads(done.stdout.splitlines()[-1].replace("NaN", "0"))
+
+
+def fill_one(run, model: Path, folder: Path) -> dict | None:
+    """Takes out, fills, grows; None where the model does not grow, or needs no held-out reaction."""
+    task, universe = run.task, run.task.universe
+    network, place = read_network(model), universe.networks.index(model.name.split(".")[0])
+    whole = make_draft(universe, network)
+    compound_of = [-1 - i if compound is None else compound for i, compound in enumerate(whole.matched)]
+    own = {reaction_key(network, reaction, compound_of): reaction.id for reaction in network.reactions}
+    held_out = np.flatnonzero(universe.present[place] & (task.split == "heldout"))
+    id_of = {r: own[key] for r in held_out.tolist() if (key := universe.key(universe.reactions[r])) in own}
+    found = grow(model, list(id_of.values()))
+    if found is None or not found[0] > _GROWS or not found[1]:
+        return None
+    growth, needed = found
+    missing = [r for r, name in id_of.items() if name.removeprefix("R_") in needed]
+    # As far as the draft keeps their compounds.
+    takes_part = participation(universe)
+    left = whole.present.copy()
+    left[missing] = False
+    absent = (takes_part @ left.astype(np.int32)) == 0
+    lacking = absent.astype(np.int32) @ takes_part
+    missing = [r for r in missing if not lacking[r]]
+    if not missing:
+        return None
+    document = parse_sbml(model)
+    for r in missing:
+        document.getModel().removeReaction(id_of[r])
+    draft, out = folder / "draft.xml", folder / "filled.xml"
+    libsbml.writeSBMLToFile(document, str(draft))
+
+    def score(universe, draft, reactions):
+        return task.score_candidates(run.params, run.mesh, universe, draft, reactions)
+
+    _, proposals = fill(draft, universe, score, out=out, table=folder / "filled.csv")
+    ranked = [p.reaction for p in proposals if p.probability is not None]
+    added = {p.reaction for p in proposals if p.probability is not None and not p.why_not}
+    record = {
+        "organism": network.organism,
+        "removed": [universe.reactions[r].id for r in missing],
+        "rank": [ranked.index(r) + 1 if r in ranked else None for r in missing],
+        "candidates": len(ranked),
+        "added": len(added),
+        "found": len(added & set(missing)),
+        "growth": growth,
+        "growth_of_draft": (grow(draft) or [None])[0],
+        "growth_filled": (grow(out) or [None])[0],
+    }
+    print(model.name, json.dumps(record), flush=True)
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    flags = parser.parse_args()
+    run, records = astrojax.load_run(flags.checkpoint, devices=jax.devices()[:1]), {}
+    for model in sorted(_MODELS.glob("*.xml.gz")):
+        with tempfile.TemporaryDirectory() as folder:
+            if record := fill_one(run, model, Path(folder)):
+                records[model.name] = record
+    grown = sum((r["growth_filled"] or 0) > _GROWS for r in records.values())
+    print(f"{grown} of {len(records)} drafts that did not grow do when filled")
+    save_result("gapfill_growth", {"grown": grown, "drafts": records}, {"jax": jax.__version__})
+
+
+if __name__ == "__main__":
+    main()
