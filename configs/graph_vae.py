@@ -69,9 +69,9 @@ def molecules() -> MoleculeConfig:
         ),
         # Three molecules of nine atoms, a row's last node is padding.
         budget=Budget(nodes=28, edges=66, graphs=4),
-        kl=KL(annealing=Annealing(weight=0.05, steps=1000), free_bits=0.2),
+        kl=KL(annealing=Annealing(weight=0.1, steps=1000)),
         optimizer=AdamW(peak_lr=2e-3, warmup_steps=100, final_lr_fraction=0.02),
-        train=TrainConfig(steps=2000, batch_size=32, validate_every=500),
+        train=TrainConfig(steps=1500, batch_size=32, validate_every=500),
     )
 
 

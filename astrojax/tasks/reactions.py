@@ -188,7 +188,8 @@ class ReactionTask(GraphTask):
 
         hide, noise = jax.vmap(draw)(batch["words"])
         training = jnp.any(batch["words"] != 0, axis=1)[:, None]
-        hidden = training & (hide < config.anonymous) & (kinds >= FIRST_COMPOUND)
+        # Who is always seen without names is so when it counts as well.
+        hidden = (training | (config.anonymous == 1)) & (hide < config.anonymous) & (kinds >= FIRST_COMPOUND)
         noise *= config.disturbed * training[..., None] * (features != 0)
         nodes = graphs.nodes | {"kind": jnp.where(hidden, UNKNOWN, kinds), "features": features + noise}
         return graphs._replace(nodes=nodes)
@@ -298,7 +299,7 @@ class ReactionTask(GraphTask):
     def _predict(self):
         @jax.jit
         def predict(params, batch):
-            model, graphs = self.model(params), batch["graphs"]
+            model, graphs = self.model(params), self._disturbed(batch)
             posterior, encoded = model.encode(graphs)
             logit = model.decoder.presence(posterior.mean, encoded, graphs.n_node)
             return jax.sharding.reshard((logit, posterior.mean), (P(None, None), P(None, None, None)))
@@ -310,7 +311,7 @@ class ReactionTask(GraphTask):
         @jax.jit
         def write(params, batch):
             model, graphs = self.model(params), batch["graphs"]
-            posterior, encoded = model.encode(graphs)
+            posterior, encoded = model.encode(self._disturbed(batch))
             members, nodes = encoded.structure.members, graphs.nodes
             logits = model.decoder.coefficients(posterior.mean, nodes["kind"], nodes["features"], members)
             # Each graph's nodes, from its first on.

@@ -42,6 +42,7 @@ def molecules(tmp_path_factory):
     return folder / "run", launch("configs/graph_vae.py:molecules", folder / "run", **fields)
 
 
+@pytest.mark.slow
 def test_molecules_from_a_file_to_an_evaluation(molecules):
     workdir, finished = molecules
     assert finished.returncode == 0, finished.stderr
@@ -77,6 +78,7 @@ def reactions(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "fsdp", "tensor"), [(1, 2, 2), (4, 1, 1)])
 def test_the_mesh_changes_only_rounding(tmp_path, reactions, data, fsdp, tensor):
     shutil.copytree(reactions / "data", tmp_path / "run/data")
@@ -138,6 +140,7 @@ def test_bad_molecules_are_refused(tmp_path):
     assert (finished.returncode, finished.stderr) == (2, "error: no/such.smi: no such file\n")
 
 
+@pytest.mark.slow
 def test_what_no_row_holds_is_said(tmp_path, capsys):
     config = reaction_config(**{"budget.nodes": "24"})
     loop.train(make_task(config), tmp_path / "run", devices=jax.devices()[:1])
