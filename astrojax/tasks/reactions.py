@@ -62,14 +62,15 @@ class ReactionConfig(GraphConfig, kw_only=True, tag="reactions"):
         data: the networks.
         reconstruction: weight of writing the candidate, over saying whether a network has it.
         balance: weight of the loss on elements that the written reaction makes or loses.
-        anonymous: share of compounds whose identity is withheld in training, so that their formulas count.
+        anonymous: share of compounds whose identity the encoder is not told in training: with 1 it never is, and has
+            formulas and connections to go by, which also hold of reactions that it has not seen.
         disturbed: standard deviation of noise on nodes' features in training.
     """
 
     data: ReactionData = ReactionData()
     reconstruction: NonNegativeFloat = 0.2
     balance: NonNegativeFloat = 0.1
-    anonymous: Fraction = 0.3
+    anonymous: Fraction = 1.0
     disturbed: NonNegativeFloat = 0.1
 
 
