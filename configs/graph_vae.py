@@ -42,6 +42,7 @@ def metabolic() -> ReactionConfig:
             head_dim=16,
             d_latent=64,
             walk_length=6,
+            scan_unroll=2,
             precision=Precision(compute="float32"),
         ),
         # A row holds one large surrounding, or several small ones.
@@ -65,6 +66,7 @@ def molecules() -> MoleculeConfig:
             head_dim=32,
             d_latent=64,
             walk_length=6,
+            scan_unroll=2,
             precision=Precision(compute="float32"),
         ),
         # Three molecules of nine atoms, a row's last node is padding.
