@@ -1,8 +1,10 @@
 """Finding the files a person names, and writing files that are either whole or not there."""
 
+import contextlib
 import glob
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from astrojax.errors import RequestError
@@ -32,6 +34,17 @@ def find_files(sources: Sequence[str], suffixes: tuple[str, ...], missing: str) 
             raise RequestError(f"{source}: {missing}")
         files |= {file.resolve(): file for file in found}
     return sorted(files.values())
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``folder`` when it is complete, and never before."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -20,8 +20,7 @@ import numpy as np
 
 import astrojax
 from astrojax.data.networks.candidates import participation
-from astrojax.data.networks.identity import reaction_key
-from astrojax.data.networks.matching import make_draft
+from astrojax.data.networks.matching import keys_of, make_draft
 from astrojax.data.networks.sbml import parse_sbml, read_network
 from astrojax.gapfill import fill
 from benchmarks.record import save_result
@@ -63,10 +62,9 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
     task, universe = run.task, run.task.universe
     network, place = read_network(model), universe.networks.index(model.name.split(".")[0])
     whole = make_draft(universe, network)
-    compound_of = [-1 - i if compound is None else compound for i, compound in enumerate(whole.matched)]
-    own = {reaction_key(network, reaction, compound_of): reaction.id for reaction in network.reactions}
+    own = keys_of(network, whole.matched)
     held_out = np.flatnonzero(universe.present[place] & (task.split == "heldout"))
-    id_of = {r: own[key] for r in held_out.tolist() if (key := universe.key(universe.reactions[r])) in own}
+    id_of = {r: own[key].id for r in held_out.tolist() if (key := universe.key(universe.reactions[r])) in own}
     found = grow(model, list(id_of.values()))
     if found is None or not found[0] > _GROWS or not found[1]:
         return None

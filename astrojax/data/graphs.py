@@ -7,8 +7,6 @@ that knows jraph.
 
 import bisect
 import functools
-import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from astrojax.config import Config, Fraction, NonNegativeFloat, Positive
 from astrojax.data.workers import in_workers
 from astrojax.errors import RequestError
+from astrojax.files import whole_folder
 from astrojax.parallel.sharding import BATCH
 
 try:
@@ -149,24 +148,21 @@ def write_graphs(folder: Path, graphs: Iterable[Graph]) -> GraphStore:
     graphs = list(graphs)
     if not graphs or not all(len(next(iter(graph.nodes.values()))) for graph in graphs):
         raise ValueError("no graph, or one without nodes")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for part in _PARTS:
-        (partial / part).mkdir(parents=True)
-    for name in graphs[0].nodes:
-        np.save(partial / "nodes" / f"{name}.npy", np.concatenate([graph.nodes[name] for graph in graphs]))
-    for name in graphs[0].edges:
-        np.save(partial / "edges" / f"{name}.npy", np.concatenate([graph.edges[name] for graph in graphs]))
-    for name in ("senders", "receivers"):
-        ends = np.concatenate([getattr(graph, name) for graph in graphs]).astype(np.int32)
-        np.save(partial / "edges" / f"{name}.npy", ends)
-    for name in graphs[0].globals:
-        np.save(partial / "globals" / f"{name}.npy", np.stack([graph.globals[name] for graph in graphs]))
-    n_node = [len(next(iter(graph.nodes.values()))) for graph in graphs]
-    np.save(partial / "n_node.npy", np.asarray(n_node, np.int32))
-    np.save(partial / "n_edge.npy", np.asarray([len(graph.senders) for graph in graphs], np.int32))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with whole_folder(folder) as partial:
+        for part in _PARTS:
+            (partial / part).mkdir()
+        for name in graphs[0].nodes:
+            np.save(partial / "nodes" / f"{name}.npy", np.concatenate([graph.nodes[name] for graph in graphs]))
+        for name in graphs[0].edges:
+            np.save(partial / "edges" / f"{name}.npy", np.concatenate([graph.edges[name] for graph in graphs]))
+        for name in ("senders", "receivers"):
+            ends = np.concatenate([getattr(graph, name) for graph in graphs]).astype(np.int32)
+            np.save(partial / "edges" / f"{name}.npy", ends)
+        for name in graphs[0].globals:
+            np.save(partial / "globals" / f"{name}.npy", np.stack([graph.globals[name] for graph in graphs]))
+        n_node = [len(next(iter(graph.nodes.values()))) for graph in graphs]
+        np.save(partial / "n_node.npy", np.asarray(n_node, np.int32))
+        np.save(partial / "n_edge.npy", np.asarray([len(graph.senders) for graph in graphs], np.int32))
     return GraphStore(folder)
 
 

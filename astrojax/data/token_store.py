@@ -1,8 +1,6 @@
 """Documents as tokens on disk: memory-mapped, so that a corpus may be larger than memory and a restart is immediate."""
 
 import itertools
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from tokenizers import Tokenizer
 
 from astrojax.data.corpus import Document
 from astrojax.data.tokenizer import encode_documents
+from astrojax.files import whole_folder
 
 _DOCUMENTS_AT_A_TIME = 256
 
@@ -55,24 +54,20 @@ class TokenStore:
 
 def write_token_store(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> TokenStore:
     """Encodes ``documents`` into ``folder``, which appears only when it is complete."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
-    starts, num_bytes = [0], []
-    with (partial / "tokens.raw").open("wb") as raw:
-        for batch in itertools.batched(documents, _DOCUMENTS_AT_A_TIME):
-            texts = [document.text for document in batch]
-            for tokens in encode_documents(tokenizer, texts):
-                raw.write(np.asarray(tokens, dtype).tobytes())
-                starts.append(starts[-1] + len(tokens))
-            num_bytes += [len(text.encode()) for text in texts]
-    np.savez(
-        partial / "documents.npz",
-        dtype=dtype.str,
-        starts=np.asarray(starts, np.int64),
-        num_bytes=np.asarray(num_bytes, np.int64),
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with whole_folder(folder) as partial:
+        dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+        starts, num_bytes = [0], []
+        with (partial / "tokens.raw").open("wb") as raw:
+            for batch in itertools.batched(documents, _DOCUMENTS_AT_A_TIME):
+                texts = [document.text for document in batch]
+                for tokens in encode_documents(tokenizer, texts):
+                    raw.write(np.asarray(tokens, dtype).tobytes())
+                    starts.append(starts[-1] + len(tokens))
+                num_bytes += [len(text.encode()) for text in texts]
+        np.savez(
+            partial / "documents.npz",
+            dtype=dtype.str,
+            starts=np.asarray(starts, np.int64),
+            num_bytes=np.asarray(num_bytes, np.int64),
+        )
     return TokenStore.open(folder)

@@ -28,6 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from astrojax.data.networks.candidates import participation, placement
 from astrojax.data.networks.universe import Universe
 
 if TYPE_CHECKING:
@@ -217,23 +218,17 @@ def _closeness(reactants: scipy.sparse.csc_array, drafts: np.ndarray, pairs: Pai
 def _incidences(universe: Universe) -> tuple[scipy.sparse.csc_array, ...]:
     """``[compound, reaction]`` 0 or 1: what takes part, what is made and what is used, both where reversible; and
     ``[place, reaction]`` what takes part where a compound in another compartment is another one."""
-    terms = [(t, r, x.reversible) for r, x in enumerate(universe.reactions) for t in x.terms]
-    number = {place: i for i, place in enumerate(dict.fromkeys((t.compound, t.compartment) for t, _, _ in terms))}
-    place, compound, reaction, made, reversible = np.transpose(
-        [(number[t.compound, t.compartment], t.compound, r, t.coefficient > 0, both) for t, r, both in terms]
+    compound, reaction, made, reversible = np.transpose(
+        [(t.compound, r, t.coefficient > 0, x.reversible) for r, x in enumerate(universe.reactions) for t in x.terms]
     )
+    shape, either = (len(universe.compounds), len(universe.reactions)), reversible.astype(bool)
 
-    def incidence(rows, size, which=slice(None)):
-        columns, rows = np.unique([reaction[which], rows[which]], axis=1)
-        return scipy.sparse.csc_array((np.ones(len(rows), np.int32), (rows, columns)), (size, len(universe.reactions)))
+    def incidence(which):
+        columns, rows = np.unique([reaction[which], compound[which]], axis=1)
+        return scipy.sparse.csc_array((np.ones(len(rows), np.int32), (rows, columns)), shape)
 
-    either = reversible.astype(bool)
-    return (
-        incidence(compound, len(universe.compounds)),
-        incidence(compound, len(universe.compounds), (made == 1) | either),
-        incidence(compound, len(universe.compounds), (made == 0) | either),
-        incidence(place, len(number)),
-    )
+    made_and_used = incidence((made == 1) | either), incidence((made == 0) | either)
+    return participation(universe).tocsc(), *made_and_used, placement(universe).tocsc()
 
 
 BASELINES: dict[str, Callable[[Universe, np.ndarray, Pairs, Pairs], np.ndarray]] = {

@@ -29,6 +29,7 @@ from astrojax.models.layers import (
     OUT_SPLIT,
     REMAT_POLICIES,
     SwiGLU,
+    check_splits,
     constant,
     linear,
     normal,
@@ -195,17 +196,17 @@ def check_mesh(config: CubeViTConfig, mesh_shape: dict[str, int], *, observed: b
     fsdp, tensor = mesh_shape["fsdp"], mesh_shape["tensor"]
     groups = {f"heads.{name}": getattr(config.heads, name) for name in _GROUPS}
     stem = _stem_patch(config.patch, observed).volume * config.stem_channels
-    for field, size, axes, parts in (
-        *((name, size, "tensor", tensor) for name, size in groups.items()),
-        ("d_model", config.d_model, "fsdp", fsdp),
-        ("d_model", config.d_model, "tensor", tensor),
-        ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
-        ("heads.total * head_dim", config.heads.total * config.head_dim, "fsdp * tensor", fsdp * tensor),
-        ("stem_channels * patch", stem, "fsdp", fsdp),
-        ("decoder_channels * patch", config.patch.volume * config.decoder_channels, "tensor", tensor),
-    ):
-        if size % parts:
-            raise ValueError(f"model.{field}={size} does not split over mesh {axes}={parts}")
+    check_splits(
+        (
+            *((name, size, "tensor", tensor) for name, size in groups.items()),
+            ("d_model", config.d_model, "fsdp", fsdp),
+            ("d_model", config.d_model, "tensor", tensor),
+            ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
+            ("heads.total * head_dim", config.heads.total * config.head_dim, "fsdp * tensor", fsdp * tensor),
+            ("stem_channels * patch", stem, "fsdp", fsdp),
+            ("decoder_channels * patch", config.patch.volume * config.decoder_channels, "tensor", tensor),
+        )
+    )
 
 
 def check_cube(config: CubeViTConfig, shape: dict[str, int]) -> None:

@@ -26,7 +26,9 @@ from astrojax.models.layers import (
     OUT_SPLIT,
     REMAT_POLICIES,
     SwiGLU,
+    check_splits,
     constant,
+    heads,
     linear,
     normal,
     residual_std,
@@ -37,7 +39,6 @@ from astrojax.parallel.sharding import BATCH, gathered
 from astrojax.precision import Precision
 
 _ROWS = P(BATCH, None, None)
-_HEADS = P(BATCH, None, "tensor", None)
 
 # Beside what the structure says of two nodes, a bias knows which of the two is a token: the first, the second, both.
 _PAIRINGS = 3
@@ -126,16 +127,16 @@ def check_mesh(config: GraphVAEConfig, mesh_shape: dict[str, int]) -> None:
         ValueError: names the field and the mesh axes that do not fit.
     """
     fsdp, tensor = mesh_shape["fsdp"], mesh_shape["tensor"]
-    for field, size, axes, parts in (
-        ("num_heads", config.num_heads, "tensor", tensor),
-        ("d_model", config.d_model, "fsdp * tensor", fsdp * tensor),
-        ("d_edge", config.d_edge, "fsdp * tensor", fsdp * tensor),
-        ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
-        ("d_latent", config.d_latent, "fsdp", fsdp),
-        ("num_heads * head_dim", config.num_heads * config.head_dim, "fsdp * tensor", fsdp * tensor),
-    ):
-        if size % parts:
-            raise ValueError(f"model.{field}={size} does not split over mesh {axes}={parts}")
+    check_splits(
+        (
+            ("num_heads", config.num_heads, "tensor", tensor),
+            ("d_model", config.d_model, "fsdp * tensor", fsdp * tensor),
+            ("d_edge", config.d_edge, "fsdp * tensor", fsdp * tensor),
+            ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
+            ("d_latent", config.d_latent, "fsdp", fsdp),
+            ("num_heads * head_dim", config.num_heads * config.head_dim, "fsdp * tensor", fsdp * tensor),
+        )
+    )
 
 
 def membership(n_node: Int[Array, "b g"], nodes: int) -> Float[Array, "b n g"]:
@@ -284,12 +285,7 @@ class EncoderLayer(nnx.Module):
 
     def _attend(self, x_btd, structure: Structure):
         p, h = self.config.precision, self.config.head_dim
-
-        def heads(weight):
-            y = linear(x_btd, weight, p)
-            return jnp.reshape(y, (*y.shape[:2], y.shape[-1] // h, h), out_sharding=_HEADS)
-
-        q_bihd, k_bjhd, v_bjhd = heads(self.q_do), heads(self.k_do), heads(self.v_do)
+        q_bihd, k_bjhd, v_bjhd = (heads(x_btd, weight, h, p) for weight in (self.q_do, self.k_do, self.v_do))
         scores_bhij = jnp.einsum("bihd,bjhd->bhij", q_bihd, k_bjhd, preferred_element_type=jnp.float32) * h**-0.5
         weight_fh = gathered(self.bias_fh[...].astype(jnp.float32))
         scores_bhij += jnp.einsum("bijf,fh->bhij", structure.bias, weight_fh)

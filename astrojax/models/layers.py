@@ -3,13 +3,15 @@
 Weights are split on their major dimensions: with the last one split, XLA keeps a transposed copy of the whole stack.
 """
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from astrojax.parallel.sharding import gathered
+from astrojax.parallel.sharding import BATCH, gathered
 from astrojax.precision import Precision
 
 # What each layer keeps for the backward pass; everything else is computed again. The policy covers every layer.
@@ -43,6 +45,11 @@ def rotate(x: Float[Array, "... h"], angles: tuple[Array, Array]) -> Float[Array
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
+def kernel(weight: nnx.Param, precision: Precision) -> Array:
+    """A weight in compute dtype, collected over ``fsdp``: what a product takes."""
+    return gathered(weight[...].astype(precision.compute_dtype))
+
+
 def linear(x: Float[Array, "b t i"], weight: nnx.Param, precision: Precision) -> Float[Array, "b t o"]:
     """``x @ weight`` in compute dtype; ``weight`` is ``[i, o]``. Sums that cross devices are in the accumulate dtype.
 
@@ -51,15 +58,36 @@ def linear(x: Float[Array, "b t i"], weight: nnx.Param, precision: Precision) ->
     """
     b, t, i = x.shape
     rows, _, split = jax.typeof(x).sharding.spec
-    kernel = gathered(weight[...].astype(precision.compute_dtype))
+    weight_io = kernel(weight, precision)
     x_ri = jnp.reshape(x, (b * t, i), out_sharding=P(rows, split))
-    columns = jax.typeof(kernel).sharding.spec.partitions[1]
+    columns = jax.typeof(weight_io).sharding.spec.partitions[1]
     # Within a device hardware sums in float32 and rounds once, whatever it returns.
     crosses = split is not None and jax.sharding.get_abstract_mesh().shape[split] > 1
     summed_in = precision.accumulate_dtype if crosses else precision.compute_dtype
-    y_ro = jnp.einsum("ri,io->ro", x_ri, kernel, preferred_element_type=summed_in, out_sharding=P(rows, columns))
+    y_ro = jnp.einsum("ri,io->ro", x_ri, weight_io, preferred_element_type=summed_in, out_sharding=P(rows, columns))
     y_ro = y_ro.astype(precision.compute_dtype)
     return jnp.reshape(y_ro, (b, t, y_ro.shape[1]), out_sharding=P(rows, None, columns))
+
+
+def heads(x: Float[Array, "b t d"], weight: nnx.Param, head_dim: int, precision: Precision) -> Float[Array, "b t n h"]:
+    """:func:`linear` with what comes out cut into heads, which are split over ``tensor``."""
+    y_bto = linear(x, weight, precision)
+    b, t, o = y_bto.shape
+    return jnp.reshape(y_bto, (b, t, o // head_dim, head_dim), out_sharding=P(BATCH, None, "tensor", None))
+
+
+def check_splits(splits: Iterable[tuple[str, int, str, int]]) -> None:
+    """Checks that dimensions divide.
+
+    Args:
+        splits: field of the model's configuration, its size, the mesh axes that split it, and into how many parts.
+
+    Raises:
+        ValueError: names the field and the mesh axes that do not fit.
+    """
+    for field, size, axes, parts in splits:
+        if size % parts:
+            raise ValueError(f"model.{field}={size} does not split over mesh {axes}={parts}")
 
 
 @jax.checkpoint

@@ -17,6 +17,8 @@ from astrojax.models.layers import (
     REMAT_POLICIES,
     SwiGLU,
     constant,
+    heads,
+    kernel,
     linear,
     normal,
     residual_std,
@@ -24,8 +26,6 @@ from astrojax.models.layers import (
 )
 from astrojax.ops.embedding import embed
 from astrojax.parallel.sharding import BATCH
-
-_HEADS = P(BATCH, None, "tensor", None)
 
 
 class Cache(NamedTuple):
@@ -113,16 +113,15 @@ class MoleculeDecoder(nnx.Module):
 
     def _embed(self, latent_sz, before_st, position_td):
         dtype = self.config.precision.compute_dtype
-        latent_sd = jnp.einsum("sz,zd->sd", latent_sz.astype(dtype), self._whole(self.latent_zd))
+        latent_sd = jnp.einsum("sz,zd->sd", latent_sz.astype(dtype), kernel(self.latent_zd, self.config.precision))
         tokens = embed(self.token_vd[...], before_st, P(BATCH, None, None)).astype(dtype)
         return tokens + position_td.astype(dtype) + latent_sd[:, None]
 
     def _logits(self, x_std):
         x_std = rms_norm(x_std, self.norm_d[...], self.config.norm_eps)
-        return jnp.einsum("std,dv->stv", x_std, self._whole(self.head_dv), preferred_element_type=jnp.float32)
-
-    def _whole(self, weight):
-        return jax.sharding.reshard(weight[...].astype(self.config.precision.compute_dtype), P(None, None))
+        return jnp.einsum(
+            "std,dv->stv", x_std, kernel(self.head_dv, self.config.precision), preferred_element_type=jnp.float32
+        )
 
 
 class DecoderLayer(nnx.Module):
@@ -149,12 +148,7 @@ class DecoderLayer(nnx.Module):
         """
         p, eps, h = self.config.precision, self.config.norm_eps, self.config.head_dim
         y_std = rms_norm(x_std, self.attention_norm_d[...], eps)
-
-        def heads(weight):
-            y = linear(y_std, weight, p)
-            return jnp.reshape(y, (*y.shape[:2], y.shape[-1] // h, h), out_sharding=_HEADS)
-
-        q, k, v = heads(self.q_do), heads(self.k_do), heads(self.v_do)
+        q, k, v = (heads(y_std, weight, h, p) for weight in (self.q_do, self.k_do, self.v_do))
         if cached:
             keys, values, position = cached
             k = jax.lax.dynamic_update_slice_in_dim(keys, k, position, axis=1)

@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from astrojax.models.graph_encoder import Channels, Encoded, GraphVAEConfig
-from astrojax.models.layers import constant, normal, rms_norm
+from astrojax.models.layers import constant, kernel, normal, rms_norm
 from astrojax.ops.embedding import embed
 from astrojax.parallel.sharding import BATCH
 
@@ -35,7 +35,7 @@ class ReactionDecoder(nnx.Module):
 
     def presence(self, latent_bgz: Float[Array, "b g z"], encoded: Encoded, n_node: Int[Array, "b g"]):
         """Logit of each graph's candidate, its first node: float32 ``[b, g]``."""
-        b, g = n_node.shape
+        (b, g), p = n_node.shape, self.config.precision
         dtype = encoded.nodes.dtype
         first_bgn = jax.nn.one_hot(jnp.cumsum(n_node, axis=1) - n_node, encoded.nodes.shape[1], dtype=dtype)
         candidate = jnp.einsum("bgn,bnd->bgd", first_bgn, encoded.nodes)
@@ -46,7 +46,7 @@ class ReactionDecoder(nnx.Module):
         compounds = jnp.einsum("bgn,bnd->bgd", around, encoded.nodes)
         tokens = jnp.reshape(encoded.tokens, (b, g, -1), out_sharding=P(BATCH))
         seen = jnp.concatenate([latent_bgz.astype(dtype), tokens, candidate, compounds], axis=-1)
-        hidden = jax.nn.silu(jnp.einsum("bgs,sf->bgf", seen, self._whole(self.presence_sf)).astype(jnp.float32))
+        hidden = jax.nn.silu(jnp.einsum("bgs,sf->bgf", seen, kernel(self.presence_sf, p)).astype(jnp.float32))
         return jnp.einsum("bgf,f->bg", hidden, self.presence_f[...].astype(jnp.float32))
 
     def coefficients(self, latent_bgz, kinds_bn: Int[Array, "b n"], features_bnf, members_bng) -> Array:
@@ -58,15 +58,13 @@ class ReactionDecoder(nnx.Module):
             features_bnf: what else is known of it.
             members_bng: 1 where a node belongs to a graph.
         """
-        dtype = self.config.precision.compute_dtype
+        p = self.config.precision
+        dtype = p.compute_dtype
         latent_bnz = jnp.einsum("bng,bgz->bnz", members_bng.astype(dtype), latent_bgz.astype(dtype))
         x_bnd = embed(self.kind_vd[...], kinds_bn, P(BATCH, None, None)).astype(dtype)
-        x_bnd += jnp.einsum("bnf,fd->bnd", features_bnf.astype(dtype), self._whole(self.features_fd))
-        x_bnd += jnp.einsum("bnz,zd->bnd", latent_bnz, self._whole(self.latent_zd))
-        hidden = jnp.einsum("bnd,df->bnf", rms_norm(x_bnd, self.norm_d[...], 1e-5), self._whole(self.hidden_df))
+        x_bnd += jnp.einsum("bnf,fd->bnd", features_bnf.astype(dtype), kernel(self.features_fd, p))
+        x_bnd += jnp.einsum("bnz,zd->bnd", latent_bnz, kernel(self.latent_zd, p))
+        hidden = jnp.einsum("bnd,df->bnf", rms_norm(x_bnd, self.norm_d[...], 1e-5), kernel(self.hidden_df, p))
         # The product of the two is what tells whether a compound is one that the latent speaks of.
-        hidden = jax.nn.silu(hidden) * jnp.einsum("bnz,zf->bnf", latent_bnz, self._whole(self.latent_zf))
-        return jnp.einsum("bnf,fc->bnc", hidden, self._whole(self.classes_fc), preferred_element_type=jnp.float32)
-
-    def _whole(self, weight):
-        return jax.sharding.reshard(weight[...].astype(self.config.precision.compute_dtype), P(None, None))
+        hidden = jax.nn.silu(hidden) * jnp.einsum("bnz,zf->bnf", latent_bnz, kernel(self.latent_zf, p))
+        return jnp.einsum("bnf,fc->bnc", hidden, kernel(self.classes_fc, p), preferred_element_type=jnp.float32)

@@ -21,7 +21,10 @@ from astrojax.models.layers import (
     OUT_SPLIT,
     REMAT_POLICIES,
     SwiGLU,
+    check_splits,
     constant,
+    heads,
+    kernel,
     linear,
     normal,
     residual_std,
@@ -30,7 +33,6 @@ from astrojax.models.layers import (
 )
 from astrojax.ops import attention as attention_ops
 from astrojax.ops.embedding import embed
-from astrojax.parallel.sharding import gathered
 from astrojax.precision import Precision
 
 
@@ -90,16 +92,16 @@ def check_mesh(config: TransformerConfig, mesh_shape: dict[str, int]) -> None:
         ValueError: names the field and the mesh axes that do not fit.
     """
     fsdp, tensor = mesh_shape["fsdp"], mesh_shape["tensor"]
-    for field, size, axes, parts in (
-        ("num_heads", config.num_heads, "tensor", tensor),
-        ("num_kv_heads", config.num_kv_heads, "tensor", tensor),
-        ("d_model", config.d_model, "fsdp", fsdp),
-        ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
-        ("num_heads * head_dim", config.num_heads * config.head_dim, "fsdp * tensor", fsdp * tensor),
-        ("vocab_size", config.vocab_size, "fsdp * tensor", fsdp * tensor),
-    ):
-        if size % parts:
-            raise ValueError(f"model.{field}={size} does not split over mesh {axes}={parts}")
+    check_splits(
+        (
+            ("num_heads", config.num_heads, "tensor", tensor),
+            ("num_kv_heads", config.num_kv_heads, "tensor", tensor),
+            ("d_model", config.d_model, "fsdp", fsdp),
+            ("d_ff", config.d_ff, "fsdp * tensor", fsdp * tensor),
+            ("num_heads * head_dim", config.num_heads * config.head_dim, "fsdp * tensor", fsdp * tensor),
+            ("vocab_size", config.vocab_size, "fsdp * tensor", fsdp * tensor),
+        )
+    )
 
 
 def rotary_angles(positions: Int[Array, "b t"], head_dim: int, theta: float) -> tuple[Array, Array]:
@@ -123,13 +125,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x_btd, angles, segment_ids):
         p, h = self.config.precision, self.config.head_dim
-
-        def heads(weight):
-            y_bto = linear(x_btd, weight, p)
-            b, t, o = y_bto.shape
-            return jnp.reshape(y_bto, (b, t, o // h, h), out_sharding=SHARDING.act_btnh)
-
-        q_btnh, k_btkh, v_btkh = heads(self.q_do), heads(self.k_do), heads(self.v_do)
+        q_btnh, k_btkh, v_btkh = (heads(x_btd, weight, h, p) for weight in (self.q_do, self.k_do, self.v_do))
         out_btnh = attention_ops.attention(
             rotate(q_btnh, angles),
             rotate(k_btkh, angles),
@@ -209,8 +205,8 @@ class Transformer(nnx.Module):
     def head(self) -> Float[Array, "d v"]:
         """The unembedding matrix in compute dtype."""
         if self.config.tie_embeddings:
-            return gathered(self.embed_vd[...].astype(self.config.precision.compute_dtype)).T
-        return gathered(self.head_dv[...].astype(self.config.precision.compute_dtype))
+            return kernel(self.embed_vd, self.config.precision).T
+        return kernel(self.head_dv, self.config.precision)
 
     def __call__(self, tokens, segment_ids, positions) -> Float[Array, "b t v"]:
         """Logits in float32. Training and scoring go through :mod:`astrojax.ops.cross_entropy` instead."""

@@ -1,5 +1,6 @@
 """Placing values on the mesh, and counting the bytes that result."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,18 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
     """Joins every process's rows ``[local_batch, ...]`` into global arrays that are split over the batch axes."""
     sharding = NamedSharding(mesh, PartitionSpec(BATCH))
     return jax.tree.map(lambda value: jax.make_array_from_process_local_data(sharding, value), batch)
+
+
+def filling(size: int, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> int:
+    """``size`` rounded up so that a batch of so many rows fills the devices that split it."""
+    shards = math.prod(mesh.shape[axis] for axis in BATCH)
+    return -(-size // shards) * shards
+
+
+def own_rows(size: int) -> slice:
+    """This process's rows of a batch of ``size``."""
+    share = size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def abstract_batch(

@@ -36,7 +36,7 @@ from astrojax.models.cube_vit import (
     check_mesh,
 )
 from astrojax.parallel.mesh import UNIT_MESH
-from astrojax.parallel.sharding import BATCH, abstract_batch, put_batch
+from astrojax.parallel.sharding import BATCH, abstract_batch, filling, own_rows, put_batch
 from astrojax.physics.constraints import DryMass, EnergyBalance, WaterNonNegativity, energy_imbalance
 from astrojax.physics.grid import layer_mass, regular
 from astrojax.tasks import climate_samples as samples
@@ -551,11 +551,8 @@ class ClimateTask:
 
     def _portions(self, count: int) -> list[list[int]]:
         """This process's rows of batches that fill the devices, as places among ``count``; those beyond it fill up."""
-        shards = int(np.prod([jax.sharding.get_abstract_mesh().shape[axis] for axis in BATCH]))
-        size = -(-self.config.eval_batch_size // shards) * shards
-        rows = size // jax.process_count()
-        first = rows * jax.process_index()
-        return [list(range(start + first, start + first + rows)) for start in range(0, count, size)]
+        size = filling(self.config.eval_batch_size, jax.sharding.get_abstract_mesh())
+        return [list(range(start, start + size))[own_rows(size)] for start in range(0, count, size)]
 
     def _disturbed(self, batch: Batch) -> Batch:
         return samples.disturbed(batch, self.config.augmentation, self._groups, self._standard.parameter_std)

@@ -1,5 +1,6 @@
 """What the two tasks of the graph VAE share: stores of packed graphs, their batches, the model's parameters."""
 
+import abc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from astrojax.config import Config, NonNegative, NonNegativeFloat, Positive
 from astrojax.data import graphs as graph_data
@@ -17,7 +19,7 @@ from astrojax.errors import RequestError
 from astrojax.models.graph_encoder import GraphVAEConfig, check_mesh
 from astrojax.models.graph_vae import GraphVAE
 from astrojax.parallel.mesh import UNIT_MESH
-from astrojax.parallel.sharding import put_batch
+from astrojax.parallel.sharding import filling, own_rows, put_batch
 from astrojax.train.task import Batch, Params, RunConfig
 
 SPLITS = ("train", "validation", "heldout")
@@ -53,7 +55,7 @@ class GraphConfig(RunConfig, kw_only=True):
     eval_batch_size: Positive = 64
 
 
-class GraphTask:
+class GraphTask(abc.ABC):
     """The part of :class:`astrojax.train.task.Task` that does not depend on what the graphs are.
 
     Attributes:
@@ -71,17 +73,17 @@ class GraphTask:
             self.graphdef = nnx.graphdef(jax.eval_shape(lambda: self.new_model(nnx.Rngs(params=jax.random.key(0)))))
         self.validation_step = jax.jit(self.loss)
 
+    @abc.abstractmethod
     def new_model(self, rngs: nnx.Rngs) -> GraphVAE:
         """The model with its initial weights."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def example(self) -> Graph:
         """A graph with the fields that this task's have."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Summed over graphs, and their number."""
-        raise NotImplementedError
 
     def open(self, workdir: Path) -> None:
         self.stores = {split: GraphStore(workdir / "data" / split) for split in SPLITS}
@@ -125,12 +127,9 @@ class GraphTask:
 
     def batches(self, store: GraphStore, places: Sequence[int], mesh: jax.sharding.Mesh) -> Iterator[Batch]:
         """Batches on ``mesh`` with each of the graphs in ``places`` once."""
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        size = -(-self.config.eval_batch_size // shards) * shards
-        share = size // jax.process_count()
-        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        size = filling(self.config.eval_batch_size, mesh)
         for batch in graph_data.evaluation_batches(store, places, self.config.budget, batch_size=size):
-            yield put_batch(jax.tree.map(lambda rows: rows[mine], batch), mesh)
+            yield put_batch(jax.tree.map(lambda rows: rows[own_rows(size)], batch), mesh)
 
     def collect(self, function, params: Params, store: GraphStore, places: Sequence[int], mesh: jax.sharding.Mesh):
         """``function(params, batch)`` for every graph, as arrays in the order of ``places``.
@@ -145,7 +144,7 @@ class GraphTask:
         results: dict[int, Any] = {}
         for batch in self.batches(store, places, mesh):
             values = jax.tree.map(np.asarray, function(params, batch))
-            found = np.asarray(jax.sharding.reshard(batch["graphs"].globals["place"], jax.P(None, None)))
+            found = np.asarray(jax.sharding.reshard(batch["graphs"].globals["place"], P(None, None)))
             for row, slot in zip(*np.nonzero(found >= 0), strict=True):
                 results[int(found[row, slot])] = jax.tree.map(lambda v, at=(row, slot): v[at], values)
         ordered = [results[int(place)] for place in places]

@@ -22,7 +22,7 @@ from astrojax.files import write_atomically
 from astrojax.models.transformer import Block, Transformer, TransformerConfig, check_mesh
 from astrojax.ops.cross_entropy import cross_entropy, token_log_likelihood
 from astrojax.parallel.mesh import UNIT_MESH
-from astrojax.parallel.sharding import abstract_batch, put_batch
+from astrojax.parallel.sharding import abstract_batch, filling, own_rows, put_batch
 from astrojax.train.task import Batch, LayerStack, Params, RunConfig
 
 # Logits exist for about this many tokens at a time; on a CPU smaller chunks stay in cache.
@@ -180,10 +180,8 @@ class LanguageTask:
 
     def score_windows(self, params: Params, mesh: jax.sharding.Mesh, windows: grain.MapDataset):
         """Yields ``(log-likelihood of every target [b, t], batch)`` for windows as in :mod:`astrojax.data.text`."""
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        batch_size = -(-self.config.eval_batch_size // shards) * shards
-        share = batch_size // jax.process_count()
-        rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        batch_size = filling(self.config.eval_batch_size, mesh)
+        rows = own_rows(batch_size)
         for batch in text.batched(windows, batch_size):
             scores = self._score(params, put_batch({k: v[rows] for k, v in batch.items()}, mesh))
             yield np.asarray(scores), batch

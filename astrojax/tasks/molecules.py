@@ -18,14 +18,14 @@ from astrojax.chemistry.valence import AtomType, max_bond_orders
 from astrojax.config import Config, NonNegativeFloat, Positive, PositiveFloat
 from astrojax.console import say
 from astrojax.data.graphs import Graph, write_graphs
-from astrojax.data.molecules import Molecule, atom_types, read_molecules, to_smiles
+from astrojax.data.molecules import Molecule, atom_types, check_molecule, read_molecules, to_smiles
 from astrojax.errors import RequestError
 from astrojax.evaluation import molecules as evaluation
 from astrojax.files import write_atomically
 from astrojax.models.graph_encoder import Channels
 from astrojax.models.graph_vae import GraphVAE
 from astrojax.models.molecule_decoder import MoleculeDecoder
-from astrojax.parallel.sharding import BATCH
+from astrojax.parallel.sharding import BATCH, filling
 from astrojax.tasks.graphs import SPLITS, GraphConfig, GraphTask
 from astrojax.train.task import Batch, Params
 
@@ -133,9 +133,16 @@ class MoleculeTask(GraphTask):
             raise RequestError(f"{data.path}: {len(types)} types of atoms, more than data.num_types={data.num_types}")
         content = _Prepared(types=types, valences=max_bond_orders(types).tolist())
         for split in SPLITS:
-            known = {s: m for s, m in parts[split].items() if set(m.atoms) <= set(types)}
-            if strange := len(parts[split]) - len(known):
-                say(f"left out: {strange:,} molecules of {split}: atoms that training does not have")
+            known, strange = {}, Counter()
+            for smiles, molecule in parts[split].items():
+                try:
+                    check_molecule(molecule, types, data.max_atoms)
+                except ValueError as error:
+                    strange[str(error)] += 1
+                else:
+                    known[smiles] = molecule
+            for reason, count in strange.most_common():
+                say(f"left out: {count:,} molecules of {split}: {reason} in training")
             say(f"{split}: {len(known):,} molecules")
             write_graphs(workdir / "data" / split, (self.graph(molecule, types) for molecule in known.values()))
             write_atomically(workdir / "data" / f"{split}.smi", "".join(f"{s}\n" for s in known).encode())
@@ -195,8 +202,7 @@ class MoleculeTask(GraphTask):
             temperature: of the distributions that tokens are drawn from; 0 takes the likeliest.
             masked: write only what valences permit.
         """
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        size = -(-_WRITTEN_AT_A_TIME // shards) * shards
+        size = filling(_WRITTEN_AT_A_TIME, mesh)
         written: list[str | None] = []
         for number, start in enumerate(range(0, len(latents), size)):
             part = latents[start : start + size].astype(np.float32)

@@ -23,6 +23,7 @@ from astrojax.data.networks.neighbourhood import (
     CLASSES,
     COEFFICIENTS,
     EDGE_KINDS,
+    ELEMENT_FEATURES,
     FIRST_COMPOUND,
     NODE_FEATURES,
     UNKNOWN,
@@ -339,7 +340,7 @@ def _imbalance(shares_bnc: jax.Array, features_bnf: jax.Array, members_bng: jax.
     coefficients = np.asarray([*COEFFICIENTS, -5.0, 5.0], np.float32)
     expected = jnp.einsum("bnc,c->bn", shares_bnc, coefficients)
     turned = jnp.einsum("bnc,c->bn", shares_bnc, np.abs(coefficients))
-    atoms = jnp.expm1(features_bnf[..., :8].astype(jnp.float32))
+    atoms = jnp.expm1(features_bnf[..., :ELEMENT_FEATURES].astype(jnp.float32))
     left = jnp.einsum("bng,bn,bne->bge", members_bng, expected, atoms)
     total = jnp.einsum("bng,bn,bne->bge", members_bng, turned, atoms)
     return jnp.sum(jnp.abs(left) / (1.0 + total), axis=-1)

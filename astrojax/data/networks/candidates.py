@@ -54,9 +54,14 @@ def splits(universe: Universe) -> np.ndarray:
 def participation(universe: Universe) -> scipy.sparse.csr_array:
     """``[compound, reaction]`` bool: what takes part in what."""
     places = [(term.compound, r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
-    compound, reaction = np.unique(np.asarray(places, np.int64).reshape(-1, 2), axis=0).T
-    shape = len(universe.compounds), len(universe.reactions)
-    return scipy.sparse.csr_array((np.ones(len(compound), np.int32), (compound, reaction)), shape)
+    return _incidence(places, len(universe.compounds), len(universe.reactions))
+
+
+def placement(universe: Universe) -> scipy.sparse.csr_array:
+    """``[place, reaction]`` like :func:`participation`, where a compound in another compartment is another one."""
+    terms = [(term, r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
+    number = {p: i for i, p in enumerate(dict.fromkeys((term.compound, term.compartment) for term, _ in terms))}
+    return _incidence([(number[t.compound, t.compartment], r) for t, r in terms], len(number), len(universe.reactions))
 
 
 def candidates(universe: Universe, drafts: np.ndarray, reactions: np.ndarray) -> Pairs:
@@ -79,6 +84,11 @@ def foldings(universe: Universe, reactions: np.ndarray, seed: int) -> Iterator[n
     groups = np.unique([_compounds(universe, universe.reactions[r]) for r in reactions], return_inverse=True)[1]
     tenth = np.random.default_rng(seed).integers(_PARTS, size=groups.max() + 1)[groups]
     yield from (reactions[tenth == part] for part in range(_PARTS))
+
+
+def _incidence(places: list[tuple[int, int]], *shape: int) -> scipy.sparse.csr_array:
+    row, column = np.unique(np.asarray(places, np.int64).reshape(-1, 2), axis=0).T
+    return scipy.sparse.csr_array((np.ones(len(row), np.int32), (row, column)), shape)
 
 
 def _compounds(universe: Universe, reaction: UniversalReaction) -> str:

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from astrojax.data.networks.identity import Clusters, evidence, is_proton, reaction_key, skeleton, surest_first
-from astrojax.data.networks.network import Network
+from astrojax.data.networks.network import Network, Reaction
 from astrojax.data.networks.universe import Term, UniversalReaction, Universe
 
 
@@ -103,11 +103,16 @@ def match(universe: Universe, network: Network) -> tuple[int | None, ...]:
     return tuple(compound_of.get(clusters.root(place)) for place in places)
 
 
-def known_reactions(universe: Universe, network: Network, matched: tuple[int | None, ...]) -> np.ndarray:
-    """``[reaction]`` bool: which of the universe's reactions a network has, by what makes two reactions one."""
+def keys_of(network: Network, matched: tuple[int | None, ...]) -> dict[frozenset[tuple[int, str, float]], Reaction]:
+    """A network's reactions by what makes them the universe's (:meth:`Universe.key`)."""
     # What is not matched gets numbers that no compound has.
     compound_of = [-1 - i if compound is None else compound for i, compound in enumerate(matched)]
-    keys = {reaction_key(network, reaction, compound_of) for reaction in network.reactions}
+    return {reaction_key(network, reaction, compound_of): reaction for reaction in network.reactions}
+
+
+def known_reactions(universe: Universe, network: Network, matched: tuple[int | None, ...]) -> np.ndarray:
+    """``[reaction]`` bool: which of the universe's reactions a network has, by what makes two reactions one."""
+    keys = keys_of(network, matched)
     return np.array([universe.key(reaction) in keys for reaction in universe.reactions], bool)
 
 

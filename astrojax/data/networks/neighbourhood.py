@@ -11,8 +11,8 @@ import numpy as np
 
 from astrojax.config import Config, Positive
 from astrojax.data.graphs import Graph
-from astrojax.data.networks.candidates import participation
-from astrojax.data.networks.universe import Term, Universe
+from astrojax.data.networks.candidates import participation, placement
+from astrojax.data.networks.universe import Universe
 
 # How many of each element a compound has; others are counted together, as are groups that stand for a rest.
 _ELEMENTS = ("C", "H", "N", "O", "P", "S", "Fe")
@@ -25,11 +25,13 @@ CLASSES = len(COEFFICIENTS) + 2
 REACTION, UNKNOWN, FIRST_COMPOUND = 0, 1, 2
 EDGE_KINDS = 8
 
-_STATIC = len(_ELEMENTS) + 5
+# A node's first features are logarithms of 1 + atoms: of each element, and of the others.
+ELEMENT_FEATURES = len(_ELEMENTS) + 1
+_STATIC = ELEMENT_FEATURES + 4
+NODE_FEATURES = _STATIC + 7 + 8
 
 # Below this a sum of coefficients such as 0.1 + 0.2 - 0.3 is nothing.
 _NOTHING = 1e-6
-NODE_FEATURES = _STATIC + 7 + 8
 
 
 class Surroundings(Config):
@@ -71,11 +73,10 @@ class Neighbourhoods:
         self._transport = np.asarray([len({t.compartment for t in r.terms}) > 1 for r in universe.reactions])
         self._participation = participation(universe)
         self._held = drafts.astype(np.int32) @ self._participation.T  # [network, compound]
-        places = {t: i for i, t in enumerate(dict.fromkeys(_place(t) for r in universe.reactions for t in r.terms))}
-        self._places_of = [np.unique([places[_place(t)] for t in r.terms]) for r in universe.reactions]
-        self._placed = np.zeros((len(drafts), len(places)), np.int32)
-        for network, reaction in zip(*np.nonzero(drafts), strict=True):
-            self._placed[network, self._places_of[reaction]] += 1
+        located = placement(universe)
+        self._located, by_reaction = located, located.tocsc()
+        self._places_of = np.split(by_reaction.indices, by_reaction.indptr[1:-1])
+        self._placed = drafts.astype(np.int32) @ located.T  # [network, place]
         self._common = drafts.mean(0)
         self._static = np.stack([_described(compound) for compound in universe.compounds])
         self._sizes = drafts.sum(1)
@@ -89,14 +90,12 @@ class DraftView:
     """Graphs around candidates in one draft."""
 
     def __init__(self, neighbourhoods: Neighbourhoods, draft: np.ndarray):
-        self._all, self._draft = neighbourhoods, draft
+        self._all = neighbourhoods
         inside = neighbourhoods._participation.multiply(draft[None].astype(np.int32)).tocsr()
         inside.eliminate_zeros()
         self._reactions_of = np.split(inside.indices, inside.indptr[1:-1])
         self._made, self._used = _made_and_used(neighbourhoods, draft)
-        self._placed = np.zeros(neighbourhoods._placed.shape[1], np.int32)
-        for reaction in np.flatnonzero(draft):
-            self._placed[neighbourhoods._places_of[reaction]] += 1
+        self._placed = neighbourhoods._located @ draft.astype(np.int32)
         shared = neighbourhoods.drafts[:, draft].sum(1)
         self._likeness = shared / np.maximum(neighbourhoods._sizes + draft.sum() - shared, 1)
 
@@ -202,10 +201,6 @@ def coefficient_class(coefficient: float) -> int:
     return len(COEFFICIENTS) + (coefficient > 0)
 
 
-def _place(term: Term) -> tuple[int, str]:
-    return term.compound, term.compartment
-
-
 def _moved(reaction, compound: int) -> float:
     """Coefficient of a compound that a reaction moves and does not change."""
     return -max(abs(term.coefficient) for term in reaction.terms if term.compound == compound)
@@ -214,10 +209,9 @@ def _moved(reaction, compound: int) -> float:
 def _described(compound) -> np.ndarray:
     elements = compound.elements or {}
     counts = [elements.get(symbol, 0.0) for symbol in _ELEMENTS]
-    rest = sum(elements.values()) - sum(counts)
-    charge = (compound.charge or 0.0) / 4
-    flags = [rest, charge, compound.elements is not None, compound.charge is not None, compound.proton]
-    return np.asarray([*np.log1p(counts), np.log1p(max(flags[0], 0.0)), *flags[1:]], np.float32)
+    atoms = [*counts, max(sum(elements.values()) - sum(counts), 0.0)]
+    known = [compound.elements is not None, compound.charge is not None, compound.proton]
+    return np.asarray([*np.log1p(atoms), (compound.charge or 0.0) / 4, *known], np.float32)
 
 
 def _made_and_used(neighbourhoods: Neighbourhoods, draft: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
