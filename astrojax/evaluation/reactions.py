@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from astrojax.console import say
-from astrojax.data.networks.candidates import Pairs, candidates
+from astrojax.data.networks.candidates import Pairs, training_candidates
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import reaction_metrics as metrics
 from astrojax.evaluation.reaction_baselines import BASELINES, fit_and_score
@@ -54,7 +54,7 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "reconstructed_reactions": len(rebuilt["balanced"]),
         "baselines": {},
     }
-    train = candidates(task.universe, task.drafts, np.flatnonzero(task.split == "train"))
+    train = training_candidates(task.universe, task.drafts, seed=0)
     scores = {"graph VAE": probability}
     for name in BASELINES:
         say(f"fitting {name}")

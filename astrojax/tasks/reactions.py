@@ -16,7 +16,7 @@ from astrojax.chemistry.balance import likeliest_balanced
 from astrojax.config import Config, Fraction, NonNegativeFloat, Positive
 from astrojax.console import say
 from astrojax.data.graphs import Graph, GraphStore, write_graphs
-from astrojax.data.networks.candidates import candidates, foldings, splits
+from astrojax.data.networks.candidates import candidates, foldings, splits, without
 from astrojax.data.networks.collection import read_collection
 from astrojax.data.networks.matching import Draft
 from astrojax.data.networks.neighbourhood import (
@@ -135,7 +135,7 @@ class ReactionTask(GraphTask):
             if split == "train":
                 for seed in range(data.repeats):
                     for part in foldings(universe, reactions, seed):
-                        graphs += self.graphs(universe, _without(drafts, part), part)
+                        graphs += self.graphs(universe, without(drafts, part), part)
             else:
                 graphs = self.graphs(universe, drafts, reactions)
             if not graphs:
@@ -281,7 +281,7 @@ class ReactionTask(GraphTask):
         graphs: dict[int, Graph] = {}
         # As in training a tenth at a time is taken out of all networks, as if no one knew of it.
         for part in foldings(universe, reactions, seed=0):
-            others = _without(universe.present, part)
+            others = without(universe.present, part)
             view = Neighbourhoods(universe, others, self.config.data.surroundings).around(draft.present)
             for reaction in part.tolist():
                 graph = view.graph(reaction, False)
@@ -327,12 +327,6 @@ class ReactionTask(GraphTask):
 
 
 _UNIVERSE = Path("data/universe.json.zst")
-
-
-def _without(drafts: np.ndarray, reactions: np.ndarray) -> np.ndarray:
-    left = drafts.copy()
-    left[:, reactions] = False
-    return left
 
 
 def _imbalance(shares_bnc: jax.Array, features_bnf: jax.Array, members_bng: jax.Array) -> jax.Array:

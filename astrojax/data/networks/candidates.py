@@ -86,6 +86,20 @@ def foldings(universe: Universe, reactions: np.ndarray, seed: int) -> Iterator[n
     yield from (reactions[tenth == part] for part in range(_PARTS))
 
 
+def without(drafts: np.ndarray, reactions: np.ndarray) -> np.ndarray:
+    """Drafts that lack ``reactions``."""
+    left = drafts.copy()
+    left[:, reactions] = False
+    return left
+
+
+def training_candidates(universe: Universe, drafts: np.ndarray, seed: int) -> Pairs:
+    """Candidates among the reactions that drafts have, each for drafts without its tenth (:func:`foldings`)."""
+    parts = foldings(universe, np.flatnonzero(drafts.any(0)), seed)
+    pairs = [candidates(universe, without(drafts, part), part) for part in parts]
+    return Pairs(*(np.concatenate(values) for values in zip(*pairs, strict=True)))
+
+
 def _incidence(places: list[tuple[int, int]], *shape: int) -> scipy.sparse.csr_array:
     row, column = np.unique(np.asarray(places, np.int64).reshape(-1, 2), axis=0).T
     return scipy.sparse.csr_array((np.ones(len(row), np.int32), (row, column)), shape)
