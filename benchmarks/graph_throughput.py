@@ -1,15 +1,18 @@
-"""Training speed of the graph encoder beside a graph transformer of the same size in PyTorch Geometric.
+"""Training speed of the graph encoder beside the same encoder, and others, in PyTorch Geometric.
 
 python -m benchmarks.graph_throughput --python PATH
 # PATH: the Python of an environment with: pip install torch torch-geometric
 
 The graphs are real: molecules of QM9, and candidate reactions with their neighbourhoods in draft networks; the sizes
-are those of the presets in configs/graph_vae.py. The other side is ``GPSConv`` (Rampášek et al. 2022) as its
-documentation puts it together: as many layers, channels and heads and as large a feed-forward layer as ours,
-``TransformerConv`` or ``GINEConv`` with edge features as the local half, attention over all nodes of a graph as the
-global one; the fastest variant of each side counts. Both sides embed the same kinds and features
-and see walks of the same length: ours computes powers of the adjacency in every step, the other finds them computed
-beforehand, as is its custom, and among them only walks that come back.
+are those of the presets in configs/graph_vae.py. There are three on the other side. ``same`` is our encoder with our
+weights, layer by layer what models/graph_encoder.py computes, in PyTorch Geometric's way: nodes of all graphs one after
+the other, ``scatter`` for messages, ``to_dense_batch`` and PyTorch's fused attention with a learned bias. Both sides
+must find the same loss and the same norm of the gradient to four digits, or nothing is timed. ``transformer`` and
+``gine`` are ``GPSConv`` (Rampášek et al. 2022) as its documentation puts it together: as many layers, channels and
+heads, ``TransformerConv`` or ``GINEConv`` with edge features as the local half, attention over all nodes of a graph as
+the global one. They compute less than ours does: their edges have no state of their own, their attention knows nothing
+of the structure but through features of nodes (walks that come back, found beforehand), their feed-forward layer has
+two matrices of that size and not three, and they have no tokens.
 
 A step is the forward and the backward pass for all parameters, in float32; the loss is the mean square of what each
 graph is pooled to, less one. The optimiser is left out. Both sides take the same graphs in each step, once as batches
@@ -38,8 +41,7 @@ PRESETS = ("molecules", "metabolic")
 BATCHES = 6  # Of each size, taken in turn.
 THREADS = 2
 QUIET, TRIES = 0.05, 12  # Share of the machine that others may take in a turn, and how often it is tried.
-# Beside the preset's, rows of one graph each: less of attention's square is between graphs that do not see each other.
-ONE_PER_ROW = {"molecules": (10, 26, 2), "metabolic": (42, 234, 2)}
+AGREEMENT = 1e-4  # Of the losses and the norms of the gradients of one encoder on two sides, relatively.
 
 
 def main() -> None:
@@ -78,7 +80,33 @@ def write_data(preset: str, folder: Path) -> None:
     shape |= {"node_kinds": _node_kinds(config), "edge_kinds": int(store.fields["edges"]["kind"].max()) + 1}
     if model.d_ff != 2 * model.d_model or model.num_heads * model.head_dim != model.d_model:
         raise SystemExit(f"{preset}: GPSConv has d_ff = 2 * d_model, and heads that share d_model between them")
+    shape |= {"num_tokens": model.num_tokens, "norm_eps": model.norm_eps}
     (folder / "shape.json").write_text(json.dumps(shape))
+    np.savez(folder / "weights.npz", **dict(_named(_new_encoder(config)[1])))
+
+
+def _new_encoder(config):
+    """Its definition, and weights drawn on one device."""
+    import jax
+    from flax import nnx
+
+    from astrojax.parallel.mesh import MeshConfig, make_mesh
+    from astrojax.tasks import make_task
+
+    def new():
+        return make_task(config).new_model(nnx.Rngs(params=jax.random.key(0))).encoder
+
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
+        graphdef = nnx.graphdef(nnx.eval_shape(new))
+        return graphdef, jax.jit(lambda: nnx.to_pure_dict(nnx.state(new())))()
+
+
+def _named(tree: dict, prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _named(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, np.asarray(value)
 
 
 def _node_kinds(config) -> int:
@@ -121,6 +149,10 @@ def measure(preset: str, folder: Path, flags, versions: dict[str, str]) -> dict:
         figures["parameters"] |= side.about["parameters"]
         figures |= side.about.get("graphs", {})
     print(f"{preset}: parameters, and without tables of kinds: {figures['parameters']}")
+    ours, theirs = (np.asarray(side.about["loss_and_gradient_norm"]) for side in sides.values())
+    figures["loss_and_gradient_norm"] = {"astrojax": ours.tolist(), "pyg_same": theirs.tolist()}
+    if np.max(np.abs(ours / theirs - 1)) > AGREEMENT:
+        raise SystemExit(f"{preset}: the encoders differ: {figures['loss_and_gradient_norm']}")
     for size in sizes:
         for feed in ("ready", "assembled"):
             name = f"{feed}_{size}"
@@ -132,6 +164,7 @@ def measure(preset: str, folder: Path, flags, versions: dict[str, str]) -> dict:
 
 
 def compare(sides: dict[str, "Side"], size: int, feed: str, flags) -> dict:
+    """Medians of graphs per second, and what ours are over each of theirs: median, and range over pairs of turns."""
     rates: dict[str, list[float]] = {}
     turns = [(side, variant) for side in sides.values() for variant in side.about["parameters"]]
     # All batches once untimed: shapes that compiled programs have not seen, and batches that are made beforehand.
@@ -142,20 +175,17 @@ def compare(sides: dict[str, "Side"], size: int, feed: str, flags) -> dict:
         for (side, variant), each in zip(turns, seconds, strict=True):
             steps = max(BATCHES, round(flags.seconds / each))
             rates.setdefault(variant, []).append(size / side.take_turn(variant, size, feed, steps))
-    medians = {variant: statistics.median(values) for variant, values in rates.items()}
-    best = {n: max(side.about["parameters"], key=medians.get) for n, side in sides.items()}
-    ratios = [ours / theirs for ours, theirs in zip(rates[best["astrojax"]], rates[best["pyg"]], strict=True)]
-    for variant, median in medians.items():
-        print(f"  {size:4} {feed:9} {variant:28} {median:9,.0f} graphs/s")
-    ratio = statistics.median(ratios)
-    print(
-        f"  {size:4} {feed:9} {best['astrojax']} over {best['pyg']}: {ratio:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-    )
-    return {variant: round(median) for variant, median in medians.items()} | {
-        "fastest": best,
-        "ratio_of_fastest": round(ratio, 3),
-        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
-    }
+    found = {variant: round(statistics.median(values)) for variant, values in rates.items()}
+    for variant, values in rates.items():
+        print(f"  {size:4} {feed:9} {variant:22} {found[variant]:9,.0f} graphs/s", end="")
+        if variant == "astrojax":
+            print()
+            continue
+        ratios = [ours / theirs for ours, theirs in zip(rates["astrojax"], values, strict=True)]
+        ratio = [statistics.median(ratios), min(ratios), max(ratios)]
+        print("; astrojax is {:.2f} times as fast [{:.2f}, {:.2f}]".format(*ratio))
+        found[f"ratio_over_{variant}"] = [round(x, 3) for x in ratio]
+    return found
 
 
 class Side:
@@ -241,68 +271,54 @@ def serve_astrojax(preset: str, folder: Path, sizes: list[int]) -> None:
     from flax import nnx
 
     from astrojax.config import load_config
-    from astrojax.data.graphs import Budget, GraphStore, assemble, pack
+    from astrojax.data.graphs import GraphStore, assemble, pack
     from astrojax.parallel.mesh import MeshConfig, make_mesh
     from astrojax.parallel.sharding import put_batch
-    from astrojax.tasks import make_task
 
     config = load_config(f"configs/graph_vae.py:{preset}")
-    store, mesh = GraphStore(folder / "graphs"), make_mesh(MeshConfig(), jax.devices()[:1])
-    budgets = {
-        "astrojax": config.budget,
-        "astrojax_one_per_row": Budget(**dict(zip(("nodes", "edges", "graphs"), ONE_PER_ROW[preset], strict=True))),
-    }
+    budget, store, mesh = config.budget, GraphStore(folder / "graphs"), make_mesh(MeshConfig(), jax.devices()[:1])
+    graphdef, params = _new_encoder(config)
 
-    def initial(key):
-        return nnx.to_pure_dict(nnx.state(make_task(config).new_model(nnx.Rngs(params=key)).encoder))
+    @jax.jit
+    def loss_and_gradients(params, graphs):
+        def loss(params):
+            pooled = jnp.mean(nnx.merge(graphdef, params)(graphs).tokens, axis=2)
+            present = graphs.globals["place"] >= 0
+            squares = jnp.where(present, jnp.mean(jnp.square(pooled - 1.0), axis=-1), 0.0)
+            return jnp.sum(squares) / jnp.sum(present)
 
-    with jax.set_mesh(mesh):
-        model = nnx.eval_shape(lambda: make_task(config).new_model(nnx.Rngs(params=jax.random.key(0))))
-        graphdef, params = nnx.graphdef(model.encoder), jax.jit(initial)(jax.random.key(0))
-
-        @jax.jit
-        def loss_and_gradients(params, graphs):
-            def loss(params):
-                pooled = jnp.mean(nnx.merge(graphdef, params)(graphs).tokens, axis=2)
-                present = graphs.globals["place"] >= 0
-                squares = jnp.where(present, jnp.mean(jnp.square(pooled - 1.0), axis=-1), 0.0)
-                return jnp.sum(squares) / jnp.sum(present)
-
-            return jax.value_and_grad(loss)(params)
+        return jax.value_and_grad(loss)(params)
 
     places = {size: places_of_batches(len(store), size) for size in sizes}
 
-    def plan(budget, batch):
+    def plan(batch):
         return pack(store.n_node, store.n_edge, batch, budget)
 
-    num_rows = {
-        (name, size): max(len(plan(budget, batch)) for batch in places[size])
-        for name, budget in budgets.items()
-        for size in sizes
-    }
+    num_rows = {size: max(len(plan(batch)) for batch in places[size]) for size in sizes}
 
-    def made(variant, size, number):
-        rows = plan(budgets[variant], places[size][number])
-        rows += [[] for _ in range(num_rows[variant, size] - len(rows))]
-        return put_batch(assemble(store, rows, budgets[variant]), mesh)
+    def made(size, number):
+        rows = plan(places[size][number])
+        rows += [[] for _ in range(num_rows[size] - len(rows))]
+        return put_batch(assemble(store, rows, budget), mesh)
 
     ready = functools.cache(made)
 
     def step(variant, size, feed, number):
         with jax.set_mesh(mesh):
-            batch = (ready if feed == "ready" else made)(variant, size, number)
-            jax.block_until_ready(loss_and_gradients(params, batch))
+            return jax.block_until_ready(loss_and_gradients(params, (ready if feed == "ready" else made)(size, number)))
 
+    loss, gradients = step("astrojax", sizes[0], "ready", 0)
+    norm = sum(float(jnp.sum(jnp.square(x))) for x in jax.tree.leaves(gradients)) ** 0.5
     count = sum(x.size for x in jax.tree.leaves(params))
     without = count - params["node_kind_vd"].size - params["edge_kind_vc"].size
     graphs = {
         "mean_nodes": round(float(store.n_node.mean()), 2),
         "mean_edges": round(float(store.n_edge.mean()), 2),
-        "budgets": {name: [budget.nodes, budget.edges, budget.graphs] for name, budget in budgets.items()},
-        "rows": {f"{name}_{size}": rows for (name, size), rows in num_rows.items()},
+        "budget": [budget.nodes, budget.edges, budget.graphs, budget.graph_nodes],
+        "rows": num_rows,
     }
-    about = {"versions": {"jax": jax.__version__}, "parameters": {name: [count, without] for name in budgets}}
-    serve(about | {"graphs": graphs}, step)
+    about = {"versions": {"jax": jax.__version__}, "parameters": {"astrojax": [count, without]}}
+    serve(about | {"graphs": graphs, "loss_and_gradient_norm": [float(loss), norm]}, step)
 
 
 def serve_pyg(folder: Path, sizes: list[int], compiled: bool) -> None:
@@ -315,6 +331,7 @@ def serve_pyg(folder: Path, sizes: list[int], compiled: bool) -> None:
     data = read_for_pyg(folder)
     shape = json.loads((folder / "shape.json").read_text())
     models = {local: gps(shape, data[0], local) for local in ("transformer", "gine")}
+    models |= {"same": same(shape, np.load(folder / "weights.npz"))}
     variants = {f"pyg_{name}": (model, model) for name, model in models.items()}
     # In pieces: that batches differ in their largest graph breaks GPSConv's program in two.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
@@ -335,16 +352,20 @@ def serve_pyg(folder: Path, sizes: list[int], compiled: bool) -> None:
             *(batch.kind, batch.known, batch.edge_kind, batch.get("edge_attr"), batch.edge_index, batch.batch),
             batch.num_graphs,
         )
-        (pooled - 1.0).square().mean().backward()
+        loss = (pooled - 1.0).square().mean()
+        loss.backward()
+        return loss
 
     def counts(model):
         tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
         sizes = [(p.numel(), id(p) in tables) for p in model.parameters()]
         return [sum(n for n, _ in sizes), sum(n for n, table in sizes if not table)]
 
+    loss = step("pyg_same", sizes[0], "ready", 0).item()
+    norm = sum(float(p.grad.square().sum()) for p in models["same"].parameters() if p.grad is not None) ** 0.5
     versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
     about = {"versions": versions, "parameters": {name: counts(model) for name, (model, _) in variants.items()}}
-    serve(about, step)
+    serve(about | {"loss_and_gradient_norm": [loss, norm]}, step)
 
 
 def read_for_pyg(folder: Path) -> list:
@@ -419,6 +440,91 @@ def gps(shape: dict, example, local: str):
             return global_mean_pool(x, batch, num_graphs)
 
     return GPS().train()
+
+
+def same(shape: dict, weights):
+    """Our encoder, with our weights."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+    from torch_geometric.utils import scatter, to_dense_adj, to_dense_batch
+
+    heads, f, k, eps = (shape[name] for name in ("num_heads", "walk_length", "num_tokens", "norm_eps"))
+
+    def parameter(name):
+        return nn.Parameter(torch.from_numpy(weights[name]))
+
+    class Same(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.node_kind, self.edge_kind = (
+                nn.Embedding.from_pretrained(torch.from_numpy(weights[name]), freeze=False)
+                for name in ("node_kind_vd", "edge_kind_vc")
+            )
+            self.weights = nn.ParameterDict(
+                {
+                    name.replace(".", "/"): parameter(name)
+                    for name in weights.files
+                    if name not in ("node_kind_vd", "edge_kind_vc", "edge_norm_c")
+                }
+            )
+
+        def forward(self, kind, known, edge_kind, edge_attr, edge_index, batch, num_graphs: int):
+            w, norm = self.weights, lambda x, scale: functional.rms_norm(x, x.shape[-1:], scale, eps)
+            senders, receivers = edge_index
+            degrees = scatter(torch.ones(len(senders)), receivers, dim_size=len(kind))
+            adjacency = to_dense_adj(torch.stack([receivers, senders]), batch, batch_size=num_graphs)
+            scale = adjacency.sum(-1).clamp(min=1).rsqrt()
+            normalised = adjacency * scale[:, :, None] * scale[:, None]
+            power, near, walks = normalised, torch.eye(normalised.shape[1]), []
+            for step in range(f):
+                power = power @ normalised if step else normalised
+                near = torch.maximum(near, (power > 0).float())
+                walks += [power, near.expand_as(power)]
+            _, present = to_dense_batch(kind, batch, batch_size=num_graphs)
+            returns = torch.stack([x.diagonal(dim1=1, dim2=2) for x in walks[::2]], -1)[present]
+            # Theirs has walks that come back already; ours finds them in every step.
+            features = [degrees.log1p()[:, None], returns, known[:, 1 + f :]]
+            x = self.node_kind(kind) + torch.cat(features, -1) @ w["node_features_fd"]
+            edges = self.edge_kind(edge_kind)
+            if edge_attr is not None:
+                edges = edges + edge_attr @ w["edge_features_fc"]
+            tokens = w["tokens_kd"].expand(num_graphs, -1, -1)
+            walks = torch.stack(walks[::2] + walks[1::2], 1)
+            token = torch.arange(walks.shape[-1] + k) >= walks.shape[-1]
+            pairs = torch.stack([token[:, None] & ~token, ~token[:, None] & token, token[:, None] & token]).float()
+            seen = functional.pad(present, (0, k), value=True)[:, None, None]
+            # All layers' biases at once, as ours.
+            bias = torch.einsum("lfh,gfij->lghij", w["layers/bias_fh"][:, : 2 * f], walks)
+            bias = functional.pad(bias, (0, k, 0, k))
+            bias = bias + torch.einsum("lfh,fij->lhij", w["layers/bias_fh"][:, 2 * f :], pairs)[:, None]
+            bias = bias.masked_fill(~seen, -torch.inf)
+            damped = (1 + degrees).rsqrt()[:, None]
+            for i in range(len(bias)):
+                layer = {name.removeprefix("layers/"): p[i] for name, p in w.items() if name.startswith("layers/")}
+                y = norm(x, layer["local_norm_d"])
+                hidden = norm(edges, layer["edge_norm_c"]) @ layer["edge_cc"]
+                hidden = hidden + (y @ layer["sender_dc"])[senders] + (y @ layer["receiver_dc"])[receivers]
+                edges = edges + functional.silu(hidden) @ layer["edge_out_cc"]
+                sent = torch.sigmoid(edges @ layer["gate_cd"]) * (y @ layer["message_dd"])[senders]
+                x = x + scatter(sent, receivers, dim_size=len(x)) * damped @ layer["message_out_dd"]
+                y, yt = (norm(z, layer["attention_norm_d"]) for z in (x, tokens))
+                y = torch.cat([to_dense_batch(y, batch, batch_size=num_graphs)[0], yt], 1)
+                q, key, v = (
+                    (y @ layer[name]).unflatten(-1, (heads, -1)).transpose(1, 2) for name in ("q_do", "k_do", "v_do")
+                )
+                out = functional.scaled_dot_product_attention(q, key, v, attn_mask=bias[i])
+                out = out.transpose(1, 2).flatten(2) @ layer["o_od"]
+                x, tokens = x + out[:, :-k][present], tokens + out[:, -k:]
+                every = torch.cat([x, tokens.flatten(0, 1)])
+                y = norm(every, layer["mlp_norm_d"])
+                every = (
+                    every + functional.silu(y @ layer["mlp/gate_df"]) * (y @ layer["mlp/up_df"]) @ layer["mlp/down_fd"]
+                )
+                x, tokens = every[: len(x)], every[len(x) :].view_as(tokens)
+            return norm(tokens, w["norm_d"]).mean(1)
+
+    return Same().train()
 
 
 if __name__ == "__main__":

@@ -45,11 +45,11 @@ def metabolic() -> ReactionConfig:
             scan_unroll=2,
             precision=Precision(compute="float32"),
         ),
-        # A row holds one large surrounding, or several small ones.
-        budget=Budget(nodes=44, edges=240, graphs=5),
+        # Nine surroundings, as they are on average.
+        budget=Budget(nodes=300, edges=850, graphs=10, graph_nodes=41),
         kl=KL(annealing=Annealing(weight=0.03, steps=500), free_bits=0.2),
         optimizer=AdamW(peak_lr=2e-3, warmup_steps=50, final_lr_fraction=0.02, weight_decay=0.1),
-        train=TrainConfig(steps=1500, batch_size=32, validate_every=250),
+        train=TrainConfig(steps=1500, batch_size=4, validate_every=250),
     )
 
 
@@ -69,11 +69,11 @@ def molecules() -> MoleculeConfig:
             scan_unroll=2,
             precision=Precision(compute="float32"),
         ),
-        # Three molecules of nine atoms, a row's last node is padding.
-        budget=Budget(nodes=28, edges=66, graphs=4),
+        # Six molecules of nine atoms; a row's last node is padding.
+        budget=Budget(nodes=55, edges=125, graphs=7, graph_nodes=9),
         kl=KL(annealing=Annealing(weight=0.1, steps=1000)),
         optimizer=AdamW(peak_lr=2e-3, warmup_steps=100, final_lr_fraction=0.02),
-        train=TrainConfig(steps=1500, batch_size=32, validate_every=500),
+        train=TrainConfig(steps=1500, batch_size=16, validate_every=500),
     )
 
 
@@ -91,13 +91,13 @@ def molecules_8m() -> MoleculeConfig:
             num_tokens=4,
             d_latent=96,
         ),
-        budget=Budget(nodes=28, edges=78, graphs=4),
+        budget=Budget(nodes=55, edges=140, graphs=7, graph_nodes=9),
         kl=KL(annealing=Annealing(weight=0.05, steps=2000), free_bits=0.2),
         optimizer=AdamW(peak_lr=1e-3, warmup_steps=500, final_lr_fraction=0.01),
-        train=TrainConfig(steps=12_000, batch_size=512, validate_every=2000),
+        train=TrainConfig(steps=12_000, batch_size=256, validate_every=2000),
         checkpoint=CheckpointConfig(every_steps=2000),
         num_workers=4,
-        eval_batch_size=512,
+        eval_batch_size=256,
     )
 
 
@@ -117,10 +117,10 @@ def b1_2() -> ReactionConfig:
             remat="full",
         ),
         data=ReactionData(max_compounds=16_384, surroundings=Surroundings(max_reactions=32, max_compounds=64)),
-        budget=Budget(nodes=128, edges=768, graphs=8),
+        budget=Budget(nodes=512, edges=3072, graphs=8, graph_nodes=97),
         kl=KL(annealing=Annealing(kind="cyclical", weight=0.03, steps=2000), free_bits=0.2),
         optimizer=AdamW(peak_lr=2e-4, warmup_steps=1000, moments="bfloat16"),
-        train=TrainConfig(steps=50_000, batch_size=256, microbatch_size=32, validate_every=1000),
+        train=TrainConfig(steps=50_000, batch_size=64, microbatch_size=8, validate_every=1000),
         checkpoint=CheckpointConfig(every_steps=1000, every_minutes=60.0, keep=1, keep_best=False),
         num_workers=4,
     )

@@ -43,11 +43,17 @@ class Budget(Config):
         nodes: of all graphs in a row.
         edges: likewise; a bond is two, one each way.
         graphs: in a row.
+        graph_nodes: of one graph. Attention has that many places for each.
     """
 
     nodes: Positive
     edges: Positive
     graphs: Annotated[int, msgspec.Meta(ge=2)]
+    graph_nodes: Positive
+
+    def __post_init__(self):
+        if self.graph_nodes >= self.nodes:
+            raise ValueError(f"graph_nodes={self.graph_nodes}: less than nodes={self.nodes}, one of which is padding")
 
 
 class Annealing(Config):
@@ -131,7 +137,7 @@ class GraphStore:
 
     def fits(self, budget: Budget) -> np.ndarray:
         """Whether each graph fits into a row, ``[g]`` bool."""
-        return (self.n_node < budget.nodes) & (self.n_edge <= budget.edges)
+        return (self.n_node <= budget.graph_nodes) & (self.n_edge <= budget.edges)
 
     def take(self, part: str, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where in the flat arrays the nodes or edges of graphs are, and how many each has."""

@@ -27,12 +27,12 @@ from astrojax.config import Config, NonNegative, Positive, PositiveFloat
 from astrojax.models.layers import (
     IN_SPLIT,
     OUT_SPLIT,
-    REMAT_POLICIES,
     SwiGLU,
     check_splits,
     constant,
     linear,
     normal,
+    remat,
     residual_std,
     rms_norm,
     rotate,
@@ -101,7 +101,7 @@ class CubeViTConfig(Config):
         d_condition: size of the embedding of the planet's parameters, which modulates every block.
         norm_eps: added to the mean square in RMSNorm.
         attention: implementation of :func:`astrojax.ops.attention.attention`.
-        remat: which activations a block keeps for its backward pass (``REMAT_POLICIES``).
+        remat: which activations a block keeps for its backward pass (:func:`remat`).
         scan_unroll: layers per iteration of the scan.
     """
 
@@ -241,7 +241,7 @@ class CubeViT(nnx.Module):
         config = self.config
         tokens = self.embed(inputs, coordinates)
 
-        @functools.partial(jax.checkpoint, prevent_cse=False, policy=REMAT_POLICIES[config.remat])
+        @remat(config.remat, prevent_cse=False)
         def layer(x_btgsd, block):
             return block(x_btgsd, tokens.condition_bgc, inputs.ages, inputs.present, coordinates), None
 
@@ -580,11 +580,9 @@ def _from_patches(x: Float[Array, "b T G s i"], patch: Patch, shape) -> Float[Ar
 
 
 def _remat(block: nnx.Module, config: CubeViTConfig):
-    if config.remat == "none":
-        return block
     graphdef, state = nnx.split(block)
 
-    @functools.partial(jax.checkpoint, policy=REMAT_POLICIES[config.remat])
+    @remat(config.remat)
     def call(state, *args):
         return nnx.merge(graphdef, state)(*args)
 

@@ -7,7 +7,9 @@ combinations of which are all functions of the graph's spectrum, and how few ste
 Laplacian eigenvectors say the same, but their signs are arbitrary, and their order too where eigenvalues meet: a
 network that reads them answers differently when nodes are numbered otherwise. Powers do not.
 
-Rows hold several graphs; nothing crosses from one to another.
+Rows hold several graphs; nothing crosses from one to another. Nodes lie one after the other where messages pass and
+where they are projected, so that little of a row is padding; for attention they are copied to blocks of equal size, a
+graph each, so that no pair of nodes of different graphs is computed.
 """
 
 import functools
@@ -16,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import msgspec
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
@@ -24,15 +27,15 @@ from astrojax.config import Config, Positive, PositiveFloat
 from astrojax.models.layers import (
     IN_SPLIT,
     OUT_SPLIT,
-    REMAT_POLICIES,
     SwiGLU,
     check_splits,
     constant,
-    heads,
     linear,
     normal,
+    remat,
     residual_std,
     rms_norm,
+    small_heads,
 )
 from astrojax.ops.embedding import embed
 from astrojax.parallel.sharding import BATCH, gathered
@@ -40,7 +43,7 @@ from astrojax.precision import Precision
 
 _ROWS = P(BATCH, None, None)
 
-# Beside what the structure says of two nodes, a bias knows which of the two is a token: the first, the second, both.
+# Beside what the structure says of two places, a bias knows which of the two is a token: the first, the second, both.
 _PAIRINGS = 3
 
 
@@ -54,7 +57,7 @@ class GraphVAEConfig(Config):
         num_tokens: for each whole graph.
         d_latent: of the latent.
         walk_length: the highest power of the adjacency that attention sees.
-        remat: which activations a layer keeps for its backward pass (``REMAT_POLICIES``).
+        remat: which activations a layer keeps for its backward pass (:func:`remat`).
         scan_unroll: layers per iteration of the scan; more run faster and compile slower.
     """
 
@@ -75,8 +78,10 @@ class GraphVAEConfig(Config):
 
 
 class Channels(NamedTuple):
-    """What graphs are described by: how many kinds of nodes and edges there are, and how many numbers each has."""
+    """What graphs are like: how many nodes the largest has, how many kinds of nodes and edges there are, and how many
+    numbers each has."""
 
+    graph_nodes: int
     node_kinds: int
     edge_kinds: int
     node_features: int = 0
@@ -85,23 +90,33 @@ class Channels(NamedTuple):
 
 class Structure(NamedTuple):
     """What layers need to know of the graphs in rows of ``n`` nodes, ``m`` edges, ``g`` graphs and ``t`` nodes and
-    tokens.
+    tokens. The first ``g - 1`` graphs each have a block of ``v`` places: those of its nodes, then those of its tokens.
+    The last one, which only ever pads, has none.
 
     Attributes:
-        senders: ``[b, m, n]``, 1 where an edge begins.
-        receivers: ``[b, m, n]``, 1 where it ends.
-        members: ``[b, n, g]``, 1 where a node belongs to a graph.
+        senders: int ``[b, m]``, where an edge begins.
+        receivers: int ``[b, m]``, where it ends.
         degrees: ``[b, n, 1]``, edges that end at a node.
-        bias: ``[b, t, t, f]``, what attention knows of two places.
-        apart: ``[b, t, t]`` bool, places of different graphs.
+        members: ``[b, n, g]``, 1 where a node belongs to a graph.
+        adjacency: ``[b, g - 1, v, v]``, edges that end at a node and begin at another.
+        walks: ``[f, 2, b, g - 1, v, v]``, what attention knows of two nodes: powers of the normalised adjacency, and
+            whether the one is within so many steps of the other.
+        returns: ``[b, g - 1, v, f]``, how often walks come back to where they began.
+        to_blocks: int ``[b, g - 1, v]``, which of the nodes and tokens is at a place in a block.
+        from_blocks: int ``[b, t]``, at which of all places in blocks a node or a token is.
+        present: bool ``[b, g - 1, v]``, places in blocks that are not empty.
     """
 
     senders: Array
     receivers: Array
-    members: Array
     degrees: Array
-    bias: Array
-    apart: Array
+    members: Array
+    adjacency: Array
+    walks: Array
+    returns: Array
+    to_blocks: Array
+    from_blocks: Array
+    present: Array
 
 
 class Encoded(NamedTuple):
@@ -147,39 +162,80 @@ def membership(n_node: Int[Array, "b g"], nodes: int) -> Float[Array, "b n g"]:
     return inside.astype(jnp.float32)
 
 
-def find_structure(graphs: Any, config: GraphVAEConfig) -> Structure:
-    """The structure of a ``GraphsTuple`` whose arrays have a leading axis of rows."""
-    (_, n), g, k = graphs.nodes["kind"].shape, graphs.n_node.shape[1], config.num_tokens
-    # Incidence as matrices: sums over edges are products, which run at full speed everywhere and split over devices.
-    senders, receivers = (jax.nn.one_hot(ends, n, dtype=jnp.float32) for ends in (graphs.senders, graphs.receivers))
+def find_structure(graphs: Any, graph_nodes: int, config: GraphVAEConfig) -> Structure:
+    """The structure of a ``GraphsTuple`` whose arrays have a leading axis of rows.
+
+    Args:
+        graphs: of which those that do not pad have at most ``graph_nodes`` nodes.
+        graph_nodes: that a block has places for.
+        config: of the model.
+    """
+    (b, n), m = graphs.nodes["kind"].shape, graphs.senders.shape[1]
+    g, k = graphs.n_node.shape[1] - 1, config.num_tokens
+    w, v = graph_nodes, graph_nodes + k
+
+    def in_rows(values, *shape):
+        return jnp.broadcast_to(values, (b, *shape), out_sharding=P(BATCH))
+
     members = membership(graphs.n_node, n)
-    degrees = jnp.sum(receivers, axis=1)
-    scale = jax.lax.rsqrt(jnp.maximum(degrees, 1.0))
-    adjacency = jnp.einsum("bmi,bmj->bij", receivers, senders) * scale[:, :, None] * scale[:, None, :]
-    powers = [adjacency]
-    for _ in range(config.walk_length - 1):
-        powers.append(jnp.einsum("bij,bjk->bik", powers[-1], adjacency))
-    near, steps = jnp.broadcast_to(jnp.eye(n, dtype=bool), adjacency.shape, out_sharding=P(BATCH)), []
-    for power in powers:
-        near |= power > 0
-        steps.append(near.astype(jnp.float32))
-    walks = jnp.pad(jnp.stack(powers + steps, axis=-1), ((0, 0), (0, g * k), (0, g * k), (0, 0)))
-    token = jnp.arange(n + g * k) >= n
-    pairing = jnp.stack([token[:, None] & ~token, ~token[:, None] & token, token[:, None] & token], axis=-1)
-    pairing = jnp.broadcast_to(pairing.astype(jnp.float32), (*walks.shape[:3], _PAIRINGS), out_sharding=P(BATCH))
-    graph_of_node = jnp.einsum("bng,g->bn", members, jnp.arange(g, dtype=jnp.float32))
-    graph_of_token = jnp.broadcast_to(
-        jnp.repeat(jnp.arange(g, dtype=jnp.float32), k), (members.shape[0], g * k), out_sharding=P(BATCH)
-    )
-    graph_bt = jnp.concatenate([graph_of_node, graph_of_token], axis=1)
+    starts_bg = jnp.cumsum(graphs.n_node, axis=1) - graphs.n_node
+    graph_bn = jnp.argmax(members, axis=-1)
+    place_bn = jnp.arange(n) - jnp.einsum("bng,bg->bn", members.astype(jnp.int32), starts_bg)
+    # What pads a row may have more nodes than a block has places; where those are does not matter.
+    outside_bn = (place_bn >= w) | (graph_bn >= g)
+    at_bn = jnp.minimum(graph_bn, g - 1) * v + jnp.minimum(place_bn, w - 1)
+    nodes_bgw = jnp.minimum(starts_bg[:, :g, None] + jnp.arange(w), n - 1)
+    present_bgw = jnp.arange(w) < graphs.n_node[:, :g, None]
+    tokens_gk = jnp.arange(g * k).reshape(g, k)
+    at_tokens = jnp.arange(g)[:, None] * v + w + jnp.arange(k)
+
+    about_bn3 = jnp.stack([at_bn, place_bn, outside_bn.astype(jnp.int32)], axis=-1)
+    sender, receiver = (_of_rows(lambda x, i: x[i], about_bn3, ends) for ends in (graphs.senders, graphs.receivers))
+    outside_bm = (sender[..., 2] + receiver[..., 2]) > 0
+    pair_bm = jnp.where(outside_bm, g * v * v, receiver[..., 0] * v + sender[..., 1])
+    ones = in_rows(jnp.ones((m, 1)), m, 1)
+    adjacency = jnp.reshape(at_receivers(ones, pair_bm, g * v * v), (b, g, v, v), out_sharding=P(BATCH))
+    scale = jax.lax.rsqrt(jnp.maximum(jnp.sum(adjacency, axis=-1), 1.0))
+    normalised = adjacency * scale[..., None] * scale[..., None, :]
+    here = in_rows(jnp.eye(v) * (jnp.arange(v) < w), g, v, v)
+
+    def step(state, _):
+        power, near = state
+        power = jnp.einsum("bgij,bgjk->bgik", power, normalised)
+        near = jnp.maximum(near, (power > 0).astype(near.dtype))
+        return (power, near), (jnp.stack([power, near]), jnp.sum(power * here, axis=-1))
+
+    _, (walks, returns) = jax.lax.scan(step, (here, here), length=config.walk_length)
     return Structure(
-        senders,
-        receivers,
-        members,
-        degrees[..., None],
-        jnp.concatenate([walks, pairing], axis=-1),
-        graph_bt[:, :, None] != graph_bt[:, None, :],
+        senders=graphs.senders,
+        receivers=graphs.receivers,
+        degrees=at_receivers(ones, graphs.receivers, n),
+        members=members,
+        adjacency=adjacency,
+        walks=walks,
+        returns=jnp.moveaxis(returns, 0, -1),
+        to_blocks=jnp.concatenate([nodes_bgw, in_rows(n + tokens_gk, g, k)], axis=2),
+        from_blocks=jnp.concatenate([at_bn, in_rows(at_tokens.reshape(-1), g * k)], axis=1),
+        present=jnp.concatenate([present_bgw, in_rows(True, g, k)], axis=2),
     )
+
+
+def at_ends(nodes_bnc: Float[Array, "b n c"], ends_bm: Int[Array, "b m"]) -> Float[Array, "b m c"]:
+    """What the node at one end of each edge has. Its gradient is summed in float32: a hub has hundreds of edges."""
+    at = _of_rows(lambda nodes, ends: nodes[ends], nodes_bnc.astype(jnp.float32), ends_bm)
+    return at.astype(nodes_bnc.dtype)
+
+
+def at_receivers(edges_bmc: Float[Array, "b m c"], receivers_bm: Int[Array, "b m"], n: int) -> Float[Array, "b n c"]:
+    """The sum of what its edges bring to each of ``n`` nodes, in float32."""
+    summed = functools.partial(jax.ops.segment_sum, num_segments=n)
+    return _of_rows(summed, edges_bmc.astype(jnp.float32), receivers_bm)
+
+
+def _of_rows(function, x_bic: Array, ends_bm: Array) -> Array:
+    """``function`` of each row, on the device where it is: no row looks into another, no channel either."""
+    spec = jax.typeof(x_bic).sharding.spec
+    return jax.shard_map(jax.vmap(function), in_specs=(spec, P(BATCH, None)), out_specs=spec)(x_bic, ends_bm)
 
 
 class GraphEncoder(nnx.Module):
@@ -203,11 +259,13 @@ class GraphEncoder(nnx.Module):
     def __call__(self, graphs: Any) -> Encoded:
         """Encodes a ``GraphsTuple`` whose arrays have a leading axis of rows: ``nodes`` and ``edges`` have ``kind``,
         int ``[b, n]``, and where the channels say so ``features``, ``[b, n, f]``."""
-        config, structure = self.config, find_structure(graphs, self.config)
-        dtype, g, k = config.precision.compute_dtype, graphs.n_node.shape[1], config.num_tokens
+        config, structure = self.config, find_structure(graphs, self.channels.graph_nodes, self.config)
+        dtype, g, k = config.precision.compute_dtype, graphs.n_node.shape[1] - 1, config.num_tokens
         n = graphs.nodes["kind"].shape[1]
-        walks = structure.bias[:, :n, :n, : config.walk_length]
-        known = [jnp.log1p(structure.degrees), jnp.sum(walks * jnp.eye(n)[..., None], axis=2)]
+        returns = jnp.reshape(
+            structure.returns, (len(structure.returns), -1, config.walk_length), out_sharding=P(BATCH)
+        )
+        known = [jnp.log1p(structure.degrees), at_ends(returns, structure.from_blocks[:, :n])]
         if self.channels.node_features:
             known.append(graphs.nodes["features"].astype(jnp.float32))
         nodes = embed(self.node_kind_vd[...], graphs.nodes["kind"], _ROWS).astype(dtype)
@@ -218,19 +276,31 @@ class GraphEncoder(nnx.Module):
         tokens = jnp.tile(self.tokens_kd[...].astype(dtype), (g, 1))
         tokens = jnp.broadcast_to(tokens, (nodes.shape[0], *tokens.shape), out_sharding=P(BATCH))
 
-        @functools.partial(jax.checkpoint, prevent_cse=False, policy=REMAT_POLICIES[config.remat])
-        def layer(state, weights):
-            return weights(*state, structure), None
+        @remat(config.remat, prevent_cse=False)
+        def layer(state, weights_and_bias):
+            weights, bias = weights_and_bias
+            return weights(*state, structure, bias), None
 
         (x_btd, edges), _ = jax.lax.scan(
             layer,
             (jnp.concatenate([nodes, tokens], axis=1), edges),
-            self.layers,
+            (self.layers, self._biases(structure)),
             unroll=min(config.scan_unroll, config.num_layers),
         )
         x_btd = rms_norm(x_btd, self.norm_d[...], config.norm_eps)
         tokens = jnp.reshape(x_btd[:, n:], (x_btd.shape[0], g, k, config.d_model), out_sharding=P(BATCH))
+        tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0), (0, 0)))
         return Encoded(x_btd[:, :n], rms_norm(edges, self.edge_norm_c[...], config.norm_eps), tokens, structure)
+
+    def _biases(self, structure: Structure) -> Float[Array, "l h b g v v"]:
+        """What every layer's heads add to the scores of two nodes; they are the same nodes to all."""
+        weight_lfh = gathered(self.layers.bias_fh[...].astype(jnp.float32))
+        (layers, _, num_heads), f = weight_lfh.shape, self.config.walk_length
+        spec = jax.typeof(weight_lfh).sharding.spec
+        cut = P(*spec.partitions[:1], None, *spec.partitions[1:], reduced=spec.reduced)
+        weight = jnp.reshape(weight_lfh[:, : 2 * f], (layers, 2, f, num_heads), out_sharding=cut)
+        weight = jnp.transpose(weight, (0, 3, 2, 1))
+        return jnp.einsum("lhfs,fsbgij->lhbgij", weight, structure.walks)
 
 
 class EncoderLayer(nnx.Module):
@@ -258,42 +328,47 @@ class EncoderLayer(nnx.Module):
         self.mlp_norm_d = constant(1.0, (d,), p)
         self.mlp = SwiGLU(d, config.d_ff, config.num_layers, p, rngs=rngs)
 
-    def __call__(self, x_btd, edges_bmc, structure: Structure):
+    def __call__(self, x_btd, edges_bmc, structure: Structure, bias):
         eps = self.config.norm_eps
         messages, edge_change = self._messages(x_btd[:, : structure.members.shape[1]], edges_bmc, structure)
         edges_bmc += edge_change
         x_btd += jnp.pad(messages, ((0, 0), (0, x_btd.shape[1] - messages.shape[1]), (0, 0)))
-        x_btd += self._attend(rms_norm(x_btd, self.attention_norm_d[...], eps), structure)
+        x_btd += self._attend(rms_norm(x_btd, self.attention_norm_d[...], eps), structure, bias)
         x_btd += self.mlp(rms_norm(x_btd, self.mlp_norm_d[...], eps))
         return x_btd, edges_bmc
 
     def _messages(self, nodes_bnd, edges_bmc, structure: Structure):
         """What nodes receive along their edges, and how edges change."""
         p, eps = self.config.precision, self.config.norm_eps
-        senders, receivers = (ends.astype(p.compute_dtype) for ends in (structure.senders, structure.receivers))
+        senders, receivers = structure.senders, structure.receivers
         nodes_bnd = rms_norm(nodes_bnd, self.local_norm_d[...], eps)
         hidden_bmc = linear(rms_norm(edges_bmc, self.edge_norm_c[...], eps), self.edge_cc, p)
-        hidden_bmc += jnp.einsum("bmn,bnc->bmc", senders, linear(nodes_bnd, self.sender_dc, p))
-        hidden_bmc += jnp.einsum("bmn,bnc->bmc", receivers, linear(nodes_bnd, self.receiver_dc, p))
+        hidden_bmc += at_ends(linear(nodes_bnd, self.sender_dc, p), senders)
+        hidden_bmc += at_ends(linear(nodes_bnd, self.receiver_dc, p), receivers)
         change_bmc = linear(jax.nn.silu(hidden_bmc), self.edge_out_cc, p)
         gate_bmd = jax.nn.sigmoid(linear(edges_bmc + change_bmc, self.gate_cd, p))
-        sent_bmd = jnp.einsum("bmn,bnd->bmd", senders, linear(nodes_bnd, self.message_dd, p))
-        summed_bnd = jnp.einsum("bmn,bmd->bnd", receivers, gate_bmd * sent_bmd)
+        sent_bmd = at_ends(linear(nodes_bnd, self.message_dd, p), senders)
+        summed_bnd = at_receivers(gate_bmd * sent_bmd, receivers, nodes_bnd.shape[1])
         # A hub hears hundreds: the sum of so many random terms has this size.
-        summed_bnd *= jax.lax.rsqrt(1.0 + structure.degrees).astype(p.compute_dtype)
-        return linear(summed_bnd, self.message_out_dd, p), change_bmc
+        summed_bnd *= jax.lax.rsqrt(1.0 + structure.degrees)
+        return linear(summed_bnd.astype(p.compute_dtype), self.message_out_dd, p), change_bmc
 
-    def _attend(self, x_btd, structure: Structure):
-        p, h = self.config.precision, self.config.head_dim
-        q_bihd, k_bjhd, v_bjhd = (heads(x_btd, weight, h, p) for weight in (self.q_do, self.k_do, self.v_do))
-        scores_bhij = jnp.einsum("bihd,bjhd->bhij", q_bihd, k_bjhd, preferred_element_type=jnp.float32) * h**-0.5
-        weight_fh = gathered(self.bias_fh[...].astype(jnp.float32))
-        scores_bhij += jnp.einsum("bijf,fh->bhij", structure.bias, weight_fh)
-        scores_bhij = jnp.where(structure.apart[:, None], -jnp.inf, scores_bhij)
-        shares_bhij = jax.nn.softmax(scores_bhij, axis=-1).astype(p.compute_dtype)
-        out = jnp.einsum("bhij,bjhd->bihd", shares_bhij, v_bjhd)
-        out = jnp.reshape(out, (*out.shape[:2], -1), out_sharding=P(BATCH, None, "tensor"))
-        return linear(out, self.o_od, p)
+    def _attend(self, x_btd, structure: Structure, bias):
+        p, h, (b, g, v) = self.config.precision, self.config.head_dim, structure.present.shape
+        to_blocks = jnp.reshape(structure.to_blocks, (b, g * v), out_sharding=P(BATCH))
+        three = small_heads(at_ends(x_btd, to_blocks), (self.q_do, self.k_do, self.v_do), h, p)
+        split = P(BATCH, None, None, "tensor", None)
+        queries, keys, values = (jnp.reshape(x, (b, g, v, *x.shape[2:]), out_sharding=split) for x in three)
+        scores = jnp.einsum("bginh,bgjnh->nbgij", queries, keys, preferred_element_type=jnp.float32) * h**-0.5
+        token = np.arange(v) >= v - self.config.num_tokens
+        pairs_fij = np.float32([token[:, None] & ~token, ~token[:, None] & token, token[:, None] & token])
+        weight_fh = gathered(self.bias_fh[-_PAIRINGS:].astype(jnp.float32))
+        scores += bias + jnp.einsum("fh,fij->hij", weight_fh, pairs_fij)[:, None, None]
+        scores = jnp.where(structure.present[..., None, :], scores, -jnp.inf)
+        shares = jax.nn.softmax(scores, axis=-1).astype(p.compute_dtype)
+        out = jnp.einsum("nbgij,bgjnh->bginh", shares, values)
+        out = linear(jnp.reshape(out, (b, g * v, -1), out_sharding=P(BATCH, None, "tensor")), self.o_od, p)
+        return at_ends(out, structure.from_blocks)
 
 
 def _project(x_bnf: Float[Array, "b n f"], weight_fd: nnx.Param) -> Float[Array, "b n d"]:

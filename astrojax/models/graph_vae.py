@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from astrojax.models.graph_encoder import Channels, Encoded, GraphEncoder, GraphVAEConfig
+from astrojax.models.graph_encoder import Channels, Encoded, GraphEncoder, GraphVAEConfig, at_ends
 from astrojax.models.layers import normal
 from astrojax.parallel.sharding import BATCH
 
@@ -71,7 +71,7 @@ class GraphVAE(nnx.Module):
         encoded = self.encoder(graphs)
         members = encoded.structure.members
         nodes = _mean(members, encoded.nodes)
-        edges = _mean(jnp.einsum("bmn,bng->bmg", encoded.structure.receivers, members), encoded.edges)
+        edges = _mean(at_ends(members, encoded.structure.receivers), encoded.edges)
         b, g = nodes.shape[:2]
         tokens = jnp.reshape(encoded.tokens, (b, g, -1), out_sharding=P(BATCH))
         pooled = jnp.concatenate([tokens, nodes, edges], axis=-1)

@@ -3,7 +3,8 @@
 Weights are split on their major dimensions: with the last one split, XLA keeps a transposed copy of the whole stack.
 """
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,7 @@ from jaxtyping import Array, Float
 from astrojax.parallel.sharding import BATCH, gathered
 from astrojax.precision import Precision
 
-# What each layer keeps for the backward pass; everything else is computed again. The policy covers every layer.
-REMAT_POLICIES = {
-    "none": jax.checkpoint_policies.everything_saveable,
+_REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -24,6 +23,20 @@ REMAT_POLICIES = {
 # Where the weights of a projection live: into the heads or the feed-forward layer, and back.
 IN_SPLIT = P("fsdp", "tensor")
 OUT_SPLIT = P(("tensor", "fsdp"), None)
+
+
+def remat(keep: str, prevent_cse: bool = True) -> Callable[[Callable], Callable]:
+    """A decorator for a layer, of whose activations the backward pass keeps some and computes the others again.
+
+    Args:
+        keep: ``none`` of them is computed again, ``dots`` are kept, or only the layer's inputs are: ``full``
+            rematerialisation.
+        prevent_cse: False in a scan that is not unrolled or where it does not matter, which is faster.
+    """
+    if keep == "none":
+        # A checkpoint that keeps everything rounds all of it again, to no end (XLA's ReducePrecision).
+        return lambda layer: layer
+    return functools.partial(jax.checkpoint, policy=_REMAT_POLICIES[keep], prevent_cse=prevent_cse)
 
 
 def rms_norm(x: Float[Array, "... d"], scale: Float[Array, "d"], eps: float) -> Float[Array, "... d"]:
@@ -56,9 +69,12 @@ def linear(x: Float[Array, "b t i"], weight: nnx.Param, precision: Precision) ->
     The product runs on ``[b * t, i]``: with three axes XLA's CPU backend transposes copies for the weight's gradient,
     which makes the pair of passes 1.6 times slower.
     """
+    return _product(x, kernel(weight, precision), precision)
+
+
+def _product(x, weight_io: Array, precision: Precision):
     b, t, i = x.shape
     rows, _, split = jax.typeof(x).sharding.spec
-    weight_io = kernel(weight, precision)
     x_ri = jnp.reshape(x, (b * t, i), out_sharding=P(rows, split))
     columns = jax.typeof(weight_io).sharding.spec.partitions[1]
     # Within a device hardware sums in float32 and rounds once, whatever it returns.
@@ -74,6 +90,23 @@ def heads(x: Float[Array, "b t d"], weight: nnx.Param, head_dim: int, precision:
     y_bto = linear(x, weight, precision)
     b, t, o = y_bto.shape
     return jnp.reshape(y_bto, (b, t, o // head_dim, head_dim), out_sharding=P(BATCH, None, "tensor", None))
+
+
+def small_heads(
+    x: Float[Array, "b t d"], weights: Sequence[nnx.Param], head_dim: int, precision: Precision
+) -> list[Float[Array, "b t n h"]]:
+    """:func:`heads` of several weights by one product, which copies the weights: faster where they are small."""
+    b, t, d = x.shape
+    whole = [kernel(weight, precision) for weight in weights]
+    reduced = jax.typeof(whole[0]).sharding.spec.reduced
+    # Side by side within each head, so that a split of the heads stays one.
+    cut = P(None, "tensor", None, reduced=reduced)
+    parts = [jnp.reshape(weight, (d, -1, head_dim), out_sharding=cut) for weight in whole]
+    together = jnp.concatenate(parts, axis=2)
+    together = jnp.reshape(together, (d, -1), out_sharding=P(None, "tensor", reduced=reduced))
+    y_bto = _product(x, together, precision)
+    shape = (b, t, parts[0].shape[1], len(weights) * head_dim)
+    return jnp.split(jnp.reshape(y_bto, shape, out_sharding=P(BATCH, None, "tensor", None)), len(weights), axis=-1)
 
 
 def check_splits(splits: Iterable[tuple[str, int, str, int]]) -> None:

@@ -1,6 +1,5 @@
 """Writes the molecule that a latent stands for, in the notation of :mod:`astrojax.chemistry.notation`."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -14,13 +13,13 @@ from astrojax.models.graph_encoder import GraphVAEConfig
 from astrojax.models.layers import (
     IN_SPLIT,
     OUT_SPLIT,
-    REMAT_POLICIES,
     SwiGLU,
     constant,
     heads,
     kernel,
     linear,
     normal,
+    remat,
     residual_std,
     rms_norm,
 )
@@ -55,7 +54,7 @@ class MoleculeDecoder(nnx.Module):
         x_std = self._embed(latent_sz, before_st, self.position_td[...])
         causal = jnp.tril(jnp.ones((tokens_st.shape[1],) * 2, bool))
 
-        @functools.partial(jax.checkpoint, prevent_cse=False, policy=REMAT_POLICIES[config.remat])
+        @remat(config.remat, prevent_cse=False)
         def layer(x_std, weights):
             return weights(x_std, causal)[0], None
 

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from astrojax.models.graph_encoder import Channels, Encoded, GraphVAEConfig
+from astrojax.models.graph_encoder import Channels, Encoded, GraphVAEConfig, at_ends
 from astrojax.models.layers import constant, kernel, normal, rms_norm
 from astrojax.ops.embedding import embed
 from astrojax.parallel.sharding import BATCH
@@ -37,15 +37,16 @@ class ReactionDecoder(nnx.Module):
         """Logit of each graph's candidate, its first node: float32 ``[b, g]``."""
         (b, g), p = n_node.shape, self.config.precision
         dtype = encoded.nodes.dtype
-        first_bgn = jax.nn.one_hot(jnp.cumsum(n_node, axis=1) - n_node, encoded.nodes.shape[1], dtype=dtype)
-        candidate = jnp.einsum("bgn,bnd->bgd", first_bgn, encoded.nodes)
-        # Its compounds are the nodes that its edges lead to.
-        edges = jnp.einsum("bgn,bmn->bgm", first_bgn, encoded.structure.senders.astype(dtype))
-        around = jnp.einsum("bgm,bmn->bgn", edges, encoded.structure.receivers.astype(dtype))
-        around /= jnp.maximum(jnp.sum(around, axis=-1, keepdims=True), 1)
-        compounds = jnp.einsum("bgn,bnd->bgd", around, encoded.nodes)
+        # Its compounds are the nodes that its edges lead to. The last graph only pads: it has no block.
+        around_bgv = encoded.structure.adjacency[..., 0].astype(dtype)
+        around_bgv /= jnp.maximum(jnp.sum(around_bgv, axis=-1, keepdims=True), 1)
+        places = jnp.minimum(encoded.structure.to_blocks, encoded.nodes.shape[1] - 1)
+        nodes = at_ends(encoded.nodes, jnp.reshape(places, (b, -1), out_sharding=P(BATCH)))
+        nodes = jnp.reshape(nodes, (*places.shape, -1), out_sharding=P(BATCH))
+        both = jnp.concatenate([nodes[:, :, 0], jnp.einsum("bgv,bgvd->bgd", around_bgv, nodes)], axis=-1)
+        both = jnp.pad(both, ((0, 0), (0, 1), (0, 0)))
         tokens = jnp.reshape(encoded.tokens, (b, g, -1), out_sharding=P(BATCH))
-        seen = jnp.concatenate([latent_bgz.astype(dtype), tokens, candidate, compounds], axis=-1)
+        seen = jnp.concatenate([latent_bgz.astype(dtype), tokens, both], axis=-1)
         hidden = jax.nn.silu(jnp.einsum("bgs,sf->bgf", seen, kernel(self.presence_sf, p)).astype(jnp.float32))
         return jnp.einsum("bgf,f->bg", hidden, self.presence_f[...].astype(jnp.float32))
 

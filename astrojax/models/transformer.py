@@ -5,7 +5,6 @@ Llama family, so its weights need no permutation. The layers are stacked on a le
 """
 
 import dataclasses
-import functools
 from typing import Annotated, Literal
 
 import jax
@@ -19,7 +18,6 @@ from astrojax.config import Config, Positive, PositiveFloat
 from astrojax.models.layers import (
     IN_SPLIT,
     OUT_SPLIT,
-    REMAT_POLICIES,
     SwiGLU,
     check_splits,
     constant,
@@ -27,6 +25,7 @@ from astrojax.models.layers import (
     kernel,
     linear,
     normal,
+    remat,
     residual_std,
     rms_norm,
     rotate,
@@ -45,7 +44,7 @@ class TransformerConfig(Config):
         norm_eps: added to the mean square in RMSNorm.
         tie_embeddings: the unembedding is the transposed embedding.
         attention_scale: factor on the attention scores; ``head_dim ** -0.5`` where None.
-        remat: which activations a layer keeps for its backward pass (``REMAT_POLICIES``).
+        remat: which activations a layer keeps for its backward pass (:func:`remat`).
         scan_unroll: layers per iteration of the scan; more run faster and compile slower.
     """
 
@@ -189,7 +188,7 @@ class Transformer(nnx.Module):
         """
         config = self.config
 
-        @functools.partial(jax.checkpoint, prevent_cse=False, policy=REMAT_POLICIES[config.remat])
+        @remat(config.remat, prevent_cse=False)
         def layer(x_btd, block):
             return block(x_btd, segment_ids, positions), None  # never return the block: scan would stack its weights
 

@@ -86,7 +86,12 @@ class MoleculeTask(GraphTask):
 
     def new_model(self, rngs: nnx.Rngs) -> GraphVAE:
         decoder = MoleculeDecoder(self.config.model, self.config.notation, rngs=rngs)
-        return GraphVAE(self.config.model, Channels(self.config.data.num_types, 4), decoder, rngs=rngs)
+        return GraphVAE(
+            self.config.model,
+            Channels(self.config.budget.graph_nodes, self.config.data.num_types, 4),
+            decoder,
+            rngs=rngs,
+        )
 
     def example(self) -> Graph:
         carbon = Molecule((AtomType("C"), AtomType("C")), np.asarray([[0, 1]], np.int32), np.asarray([1], np.int32))
@@ -117,7 +122,7 @@ class MoleculeTask(GraphTask):
                 left_out[
                     f"{len(molecule.atoms)} atoms and {len(molecule.bonds)} bonds, more than there is room for"
                 ] += 1
-            elif len(molecule.atoms) >= budget.nodes or 2 * len(molecule.bonds) > budget.edges:
+            elif len(molecule.atoms) > budget.graph_nodes or 2 * len(molecule.bonds) > budget.edges:
                 left_out[f"{len(molecule.atoms)} atoms and {len(molecule.bonds)} bonds, more than budget holds"] += 1
             elif (smiles := to_smiles(molecule)) in seen:
                 left_out["repeated"] += 1

@@ -97,7 +97,7 @@ class ReactionTask(GraphTask):
 
     def new_model(self, rngs: nnx.Rngs) -> GraphVAE:
         kinds = FIRST_COMPOUND + self.config.data.max_compounds
-        channels = Channels(kinds, EDGE_KINDS, NODE_FEATURES, 1)
+        channels = Channels(self.config.budget.graph_nodes, kinds, EDGE_KINDS, NODE_FEATURES, 1)
         decoder = ReactionDecoder(self.config.model, channels, CLASSES, rngs=rngs)
         return GraphVAE(self.config.model, channels, decoder, rngs=rngs)
 

@@ -21,7 +21,7 @@ from astrojax.data.graphs import (
 from astrojax.parallel.mesh import MeshConfig, make_mesh
 from astrojax.parallel.sharding import put_batch
 
-BUDGET = Budget(nodes=20, edges=24, graphs=5)
+BUDGET = Budget(nodes=20, edges=24, graphs=5, graph_nodes=19)
 ANNEALING = Annealing(weight=0.5, steps=7)
 LARGE = [4, 17]  # More nodes, and more edges, than a row has.
 
@@ -97,7 +97,8 @@ def test_an_empty_graph_and_no_graph_are_refused(tmp_path, graphs):
 @pytest.mark.parametrize("seed", range(20))
 def test_rows_hold_every_graph_once_and_leave_a_node_and_a_graph_for_padding(seed):
     rng = np.random.default_rng(seed)
-    budget = Budget(nodes=int(rng.integers(2, 40)), edges=int(rng.integers(1, 60)), graphs=int(rng.integers(2, 9)))
+    nodes, edges, graphs = (int(rng.integers(*ends)) for ends in ((2, 40), (1, 60), (2, 9)))
+    budget = Budget(nodes=nodes, edges=edges, graphs=graphs, graph_nodes=nodes - 1)
     size = int(rng.integers(1, 300))
     n_node, n_edge = rng.integers(1, budget.nodes, size=size), rng.integers(budget.edges + 1, size=size)
     order = rng.permutation(size)[: int(rng.integers(1, size + 1))]
@@ -110,7 +111,7 @@ def test_rows_hold_every_graph_once_and_leave_a_node_and_a_graph_for_padding(see
 
 
 def test_small_graphs_share_rows_as_far_as_they_can():
-    budget = Budget(nodes=10, edges=30, graphs=9)
+    budget = Budget(nodes=10, edges=30, graphs=9, graph_nodes=9)
     assert [len(row) for row in pack(np.full(12, 3), np.full(12, 4), np.arange(12), budget)] == [3] * 4
 
 

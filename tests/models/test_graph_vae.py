@@ -14,7 +14,7 @@ from astrojax.parallel.mesh import MeshConfig, make_mesh
 from astrojax.parallel.sharding import put_batch
 from tests.graphs import TINY
 
-CHANNELS = Channels(node_kinds=5, edge_kinds=4, node_features=3, edge_features=2)
+CHANNELS = Channels(graph_nodes=6, node_kinds=5, edge_kinds=4, node_features=3, edge_features=2)
 NOTATION = Notation(num_types=4, max_atoms=5, max_bonds=6)
 
 
@@ -89,15 +89,15 @@ def assert_same(found, expected):
 @pytest.fixture
 def alone(model, tmp_path):
     """Each graph in a row of its own."""
-    return encode(model, tmp_path, GRAPHS, [[0], [1], [2], [3]], Budget(nodes=7, edges=16, graphs=2))
+    return encode(model, tmp_path, GRAPHS, [[0], [1], [2], [3]], Budget(nodes=7, edges=16, graphs=2, graph_nodes=6))
 
 
 @pytest.mark.parametrize(
     ("rows", "budget"),
     [
-        ([[0], [1], [2], [3]], Budget(nodes=12, edges=40, graphs=3)),
-        ([[0, 1, 2, 3]], Budget(nodes=16, edges=28, graphs=5)),
-        ([[3, 0], [2, 1]], Budget(nodes=14, edges=30, graphs=4)),
+        ([[0], [1], [2], [3]], Budget(nodes=12, edges=40, graphs=3, graph_nodes=6)),
+        ([[0, 1, 2, 3]], Budget(nodes=16, edges=28, graphs=5, graph_nodes=6)),
+        ([[3, 0], [2, 1]], Budget(nodes=14, edges=30, graphs=4, graph_nodes=6)),
     ],
     ids=["more padding", "one row", "other company"],
 )
@@ -113,7 +113,7 @@ def test_the_order_of_nodes_and_edges_changes_nothing(model, tmp_path, alone):
     rng = np.random.default_rng(0)
     orders = [rng.permutation(len(graph.nodes["kind"])) for graph in GRAPHS]
     graphs = [renumbered(g, o, rng.permutation(len(g.senders))) for g, o in zip(GRAPHS, orders, strict=True)]
-    found = encode(model, tmp_path, graphs, [[0], [1], [2], [3]], Budget(nodes=7, edges=16, graphs=2))
+    found = encode(model, tmp_path, graphs, [[0], [1], [2], [3]], Budget(nodes=7, edges=16, graphs=2, graph_nodes=6))
     assert_same({p: (*found[p][:2], found[p][2][np.argsort(orders[p])]) for p in found}, alone)
 
 
@@ -132,7 +132,7 @@ def test_structure_matters_and_not_only_kinds(model, tmp_path):
 
     six = ring([(i, (i + 1) % 6) for i in range(6)])
     threes = ring([(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3)])
-    found = encode(model, tmp_path, [six, threes], [[0], [1]], Budget(nodes=7, edges=12, graphs=2))
+    found = encode(model, tmp_path, [six, threes], [[0], [1]], Budget(nodes=7, edges=12, graphs=2, graph_nodes=6))
     assert np.abs(found[0][0] - found[1][0]).max() > 1e-3
 
 

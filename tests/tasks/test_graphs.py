@@ -142,6 +142,6 @@ def test_bad_molecules_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_what_no_row_holds_is_said(tmp_path, capsys):
-    config = reaction_config(**{"budget.nodes": "24"})
+    config = reaction_config(**{"budget.graph_nodes": "24"})
     loop.train(make_task(config), tmp_path / "run", devices=jax.devices()[:1])
     assert "too large for budget" in capsys.readouterr().out
