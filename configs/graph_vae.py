@@ -30,7 +30,7 @@ from astrojax.train.task import CheckpointConfig, TrainConfig
 
 
 def metabolic() -> ReactionConfig:
-    """0.7M parameters, float32 throughout: 3 to 6 minutes on two CPU cores."""
+    """0.7M parameters, float32 throughout: 5 minutes on two CPU cores."""
     return ReactionConfig(
         model=GraphVAEConfig(
             num_layers=2,
@@ -54,7 +54,7 @@ def metabolic() -> ReactionConfig:
 
 
 def molecules() -> MoleculeConfig:
-    """1.0M parameters, float32 throughout: 4 to 8 minutes on two CPU cores."""
+    """1.0M parameters, float32 throughout: 9 minutes on two CPU cores."""
     return MoleculeConfig(
         model=GraphVAEConfig(
             num_layers=2,
