@@ -4,7 +4,9 @@ import argparse
 import csv
 import dataclasses
 import io
+import math
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 
 from astrojax import load_run
 from astrojax.chemistry.formula import format_formula, imbalance
+from astrojax.data.networks.growth import check_installed, find_needed
 from astrojax.data.networks.identifiers import plain
 from astrojax.data.networks.identity import DATABASES
 from astrojax.data.networks.matching import Draft, could_take, make_draft
@@ -28,9 +31,14 @@ What makes or loses an element (hydrogen aside, whose number follows the charge 
 table lists all that the draft lacks, candidates first and the likeliest of them on top, and says why each was added or
 not.
 
+What is added is whatever is likely enough; or with --grow the least, by probability, that lets the draft's objective
+reach a rate in its own medium, by flux balance: the flux through what is added is minimised, each unit at the price of
+-log(probability), and nothing is kept that can be done without.
+
 examples:
   python -m astrojax.gapfill draft.xml --checkpoint runs/graph --out filled.xml
   python -m astrojax.gapfill draft.xml.gz --checkpoint runs/graph --pool universe.json.zst --out filled.xml --accept 0.9
+  python -m astrojax.gapfill draft.xml --checkpoint runs/graph --out filled.xml --grow 0.1
 """
 
 _COLUMNS = (
@@ -46,6 +54,9 @@ _COLUMNS = (
     "accepted",
     "why_not",
 )
+
+# The price of a unit of flux, beside -log(probability), and the least probability that has a price.
+_STEP, _LEAST = 0.05, 1e-6
 
 # (universe, draft, positions of reactions) -> the probability of each that the draft's organism has it.
 Score = Callable[[Universe, Draft, np.ndarray], np.ndarray]
@@ -80,7 +91,14 @@ def main(arguments: list[str]) -> int:
         _check(flags, table)
         universe, score = _open(flags.checkpoint, flags.pool)
         draft, proposals = fill(
-            flags.model, universe, score, out=flags.out, table=table, accept=flags.accept, limit=flags.limit
+            flags.model,
+            universe,
+            score,
+            out=flags.out,
+            table=table,
+            accept=flags.accept,
+            limit=flags.limit,
+            grow=flags.grow,
         )
     except FAILURES as error:
         return report(error, place=flags.out, interrupted="interrupted")
@@ -90,7 +108,15 @@ def main(arguments: list[str]) -> int:
 
 
 def fill(
-    model: Path, universe: Universe, score: Score, *, out: Path, table: Path, accept: float = 0.5, limit: int = 100
+    model: Path,
+    universe: Universe,
+    score: Score,
+    *,
+    out: Path,
+    table: Path,
+    accept: float | None = None,
+    limit: int = 100,
+    grow: float | None = None,
 ) -> tuple[Draft, list[Proposal]]:
     """Scores what a draft lacks, and writes the draft with the best of it added, and a table of everything.
 
@@ -100,21 +126,30 @@ def fill(
         score: says how likely they are.
         out: where the filled model goes.
         table: where the table goes, CSV.
-        accept: the least probability of a reaction that is added.
+        accept: the least probability of a reaction that is added; 0.5, or anything with ``grow``.
         limit: at most so many are added, the likeliest.
+        grow: add only what the draft's objective does not reach this rate without.
 
     Raises:
         RequestError: see :func:`astrojax.data.networks.writing.write_filled`.
-        RunError: a score is no probability.
+        RunError: a score is no probability, or the rate cannot be reached (with so few).
     """
     draft = make_draft(universe, read_network(model))
-    proposals = _propose(universe, draft, score, accept, limit)
-    additions = [
-        _addition(universe, draft, proposal.reaction, proposal.probability)
+    if accept is None:
+        accept = 0.5 if grow is None else 0.0
+    proposals = _propose(universe, draft, score, accept)
+    if grow is None:
+        chosen, reason = _added(proposals)[:limit], f"beyond the limit of {limit}"
+    else:
+        chosen, reason = _needed(model, universe, draft, _added(proposals), grow), f"not needed to reach {grow:g}"
+        if len(chosen) > limit:
+            raise RunError(f"to reach {grow:g} takes {len(chosen)} reactions, more than --limit {limit}")
+    kept = {proposal.reaction for proposal in chosen}
+    proposals = [
+        dataclasses.replace(proposal, why_not=proposal.why_not or ("" if proposal.reaction in kept else reason))
         for proposal in proposals
-        if proposal.probability is not None and not proposal.why_not
     ]
-    write_filled(model, out, additions)
+    write_filled(model, out, [_addition(universe, draft, proposal) for proposal in _added(proposals)])
     write_atomically(table, _table(universe, draft, proposals).encode())
     return draft, proposals
 
@@ -141,14 +176,32 @@ def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> s
     return "\n".join(lines) + "\n"
 
 
-def _propose(universe: Universe, draft: Draft, score: Score, accept: float, limit: int) -> list[Proposal]:
+def _added(proposals: Sequence[Proposal]) -> list[Proposal]:
+    return [proposal for proposal in proposals if not proposal.why_not]
+
+
+def _needed(
+    model: Path, universe: Universe, draft: Draft, proposals: Sequence[Proposal], rate: float
+) -> list[Proposal]:
+    """Those without which the objective does not reach a rate, the likeliest where there is a choice."""
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / "whole.xml"
+        names = write_filled(model, whole, [_addition(universe, draft, proposal) for proposal in proposals])
+        # A certain reaction has a price too: of two ways the shorter one.
+        prices = [_STEP - math.log(max(proposal.probability, _LEAST)) for proposal in proposals]
+        growth = find_needed(whole, dict(zip(names, prices, strict=True)), rate)
+    of_name = dict(zip(names, proposals, strict=True))
+    return [of_name[name] for name in growth.needed]
+
+
+def _propose(universe: Universe, draft: Draft, score: Score, accept: float) -> list[Proposal]:
     """The candidates, the likeliest first, then what else the draft lacks."""
     chosen = could_take(universe, draft)
     candidates = np.flatnonzero(chosen)
     probabilities = np.asarray(score(universe, draft, candidates), np.float64)
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise RunError("a score is not between 0 and 1: the run has diverged")
-    proposals, left = [], limit
+    proposals = []
     for place in np.argsort(-probabilities, kind="stable"):
         terms = draft.terms(universe.reactions[candidates[place]])
         absent = sorted({term.compartment for term in terms} - draft.compartments)
@@ -156,10 +209,8 @@ def _propose(universe: Universe, draft: Draft, score: Score, accept: float, limi
             why_not = f"the draft has no compartment {absent[0]}"
         elif probabilities[place] < accept:
             why_not = f"probability below {accept:g}"
-        elif not left:
-            why_not = f"beyond the limit of {limit}"
         else:
-            why_not, left = "", left - 1
+            why_not = ""
         proposals.append(_proposal(universe, draft, int(candidates[place]), float(probabilities[place]), why_not))
     for place in np.flatnonzero(~draft.present & ~chosen):
         reaction = universe.reactions[place]
@@ -195,9 +246,9 @@ def _protonation(universe: Universe, draft: Draft, reaction: UniversalReaction) 
     return imbalance((c, {"H": member.elements.get("H", 0), "charge": member.charge}) for c, member in members)
 
 
-def _addition(universe: Universe, draft: Draft, place: int, probability: float) -> Addition:
+def _addition(universe: Universe, draft: Draft, proposal: Proposal) -> Addition:
     """A reaction of the universe with the draft's own species where it has them."""
-    reaction = universe.reactions[place]
+    reaction = universe.reactions[proposal.reaction]
     terms = []
     for term in draft.terms(reaction):
         known = draft.places.get((term.compound, term.compartment))
@@ -211,8 +262,8 @@ def _addition(universe: Universe, draft: Draft, place: int, probability: float) 
         name=reaction.name,
         terms=tuple(terms),
         reversible=reaction.reversible,
-        probability=probability,
-        networks=_networks(universe, place),
+        probability=proposal.probability,
+        networks=_networks(universe, proposal.reaction),
     )
 
 
@@ -295,7 +346,11 @@ def _open(checkpoint: Path, pool: str) -> tuple[Universe, Score]:
 
 def _check(flags: argparse.Namespace, table: Path) -> None:
     """What can be known to be wrong before a run is opened."""
-    if not 0 <= flags.accept <= 1:
+    if flags.grow is not None:
+        check_installed()
+        if not 0 < flags.grow < math.inf:
+            raise RequestError(f"--grow is a rate above 0, not {flags.grow:g}")
+    if flags.accept is not None and not 0 <= flags.accept <= 1:
         raise RequestError(f"--accept is a probability, between 0 and 1, not {flags.accept:g}")
     if flags.limit < 1:
         raise RequestError(f"--limit should be above 0, not {flags.limit}")
@@ -334,8 +389,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", required=True, type=Path, metavar="FILE", help="the filled model to write, compressed or not")
     add("--table", type=Path, metavar="FILE", help="the table of candidates, CSV (default: beside --out)")
-    add("--accept", type=float, default=0.5, metavar="P", help="least probability of what is added (default 0.5)")
+    add("--accept", type=float, metavar="P", help="least probability of what is added (default 0.5; 0 with --grow)")
     add("--limit", type=int, default=100, metavar="N", help="at most so many are added, best first (default 100)")
+    add(
+        "--grow",
+        type=float,
+        metavar="RATE",
+        help="add only what the draft's objective needs to reach this rate, h-1 where it is growth (needs cobra)",
+    )
     return parser
 
 

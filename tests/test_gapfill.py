@@ -51,6 +51,24 @@ def rows(table):
         return list(csv.DictReader(file))
 
 
+def growth(model: Path, *reactions: str) -> list[float]:
+    """By cobrapy, in a process of its own: of a model, and of the model without each of some reactions."""
+    script = """
+import json, logging, sys
+logging.disable(logging.CRITICAL)
+import cobra
+model = cobra.io.read_sbml_model(sys.argv[1], f_replace={})
+found = [model.slim_optimize()]
+for name in sys.argv[2:]:
+    with model:
+        model.reactions.get_by_id(name).knock_out()
+        found.append(model.slim_optimize(error_value=0.0))
+print(json.dumps(found))
+"""
+    command = [sys.executable, "-c", script, str(model), *reactions]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def test_a_draft_that_does_not_grow_grows_when_it_is_filled(universe, draft, tmp_path):
     removed = (
         make_draft(universe, read_network(MYCOPLASMA)).present & ~make_draft(universe, read_network(draft)).present
@@ -62,17 +80,34 @@ def test_a_draft_that_does_not_grow_grows_when_it_is_filled(universe, draft, tmp
 
     out = tmp_path / "filled.xml.gz"
     fill(draft, universe, score, out=out, table=tmp_path / "filled.csv")
-    script = """
-import json, logging, sys
-logging.disable(logging.CRITICAL)
-import cobra
-print(json.dumps([cobra.io.read_sbml_model(path).slim_optimize() for path in sys.argv[1:]]))
-"""
-    command = [sys.executable, "-c", script, str(MYCOPLASMA), str(draft), str(out)]
-    whole, lacking, filled = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    whole, lacking, filled = (growth(path)[0] for path in (MYCOPLASMA, draft, out))
     assert lacking < 1e-9
     assert filled == pytest.approx(whole, rel=0.05)
     assert len(read_network(out).reactions) == len(read_network(draft).reactions) + len(NEEDED)
+
+
+def test_growth_takes_nothing_that_it_could_do_without(universe, draft, tmp_path):
+    out, rate = tmp_path / "filled.xml", 1.0
+    _, proposals = fill(draft, universe, shared_compounds, out=out, table=tmp_path / "filled.csv", grow=rate)
+    own = {reaction.id for reaction in read_network(draft).reactions}
+    added = [reaction.id for reaction in read_network(out).reactions if reaction.id not in own]
+    assert 0 < len(added) == sum(not proposal.why_not for proposal in proposals) <= len(NEEDED)
+    grown, *without = growth(out, *added)
+    assert growth(draft)[0] < 1e-9
+    assert grown >= rate * (1 - 1e-6)
+    assert max(without) < rate
+    reasons = {row["why_not"] for row in rows(tmp_path / "filled.csv") if row["probability"]}
+    assert "not needed to reach 1" in reasons
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [({"grow": 1e6}, "candidates the objective reaches .*, not 1e.06"), ({"grow": 1.0, "limit": 1}, "than --limit 1")],
+)
+def test_growth_that_cannot_be_reached_writes_nothing(universe, draft, tmp_path, asked, error):
+    with pytest.raises(RunError, match=error):
+        fill(draft, universe, shared_compounds, out=tmp_path / "filled.xml", table=tmp_path / "filled.csv", **asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_accounts_for_everything_the_draft_lacks(universe, draft, tmp_path):
@@ -144,6 +179,7 @@ def test_command_line(universe, draft, tmp_path, monkeypatch, capsys):
     [
         ({"--accept": "1.5"}, "--accept is a probability, between 0 and 1, not 1.5"),
         ({"--accept": "nan"}, "--accept is a probability, between 0 and 1, not nan"),
+        ({"--grow": "0"}, "--grow is a rate above 0, not 0"),
         ({"--limit": "0"}, "--limit should be above 0, not 0"),
         ({"--out": "{folder}/none/filled.xml"}, "{folder}/none/filled.xml: no such folder as {folder}/none"),
         ({"--table": "{folder}/none/filled.csv"}, "{folder}/none/filled.csv: no such folder as {folder}/none"),

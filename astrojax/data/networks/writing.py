@@ -74,8 +74,8 @@ class Addition:
     networks: tuple[str, ...]
 
 
-def write_filled(draft: Path, out: Path, additions: Sequence[Addition]) -> None:
-    """Copies a model with reactions added.
+def write_filled(draft: Path, out: Path, additions: Sequence[Addition]) -> list[str]:
+    """Copies a model with reactions added, and returns the ids that they have in it.
 
     Args:
         draft: SBML of any level, plain or compressed.
@@ -91,10 +91,10 @@ def write_filled(draft: Path, out: Path, additions: Sequence[Addition]) -> None:
     document = parse_sbml(draft)
     _check_kept(draft, libsbml.writeSBMLToString(document))
     editor = _Editor(draft, document)
-    for addition in additions:
-        editor.add(addition)
+    identifiers = [editor.add(addition) for addition in additions]
     content = libsbml.writeSBMLToString(document).encode()
     write_atomically(out, _PACKERS.get(out.suffix, bytes)(content))
+    return identifiers
 
 
 def _check_kept(path: Path, written: str) -> None:
@@ -128,7 +128,7 @@ class _Editor:
         self._new: dict[NewSpecies, str] = {}
         self._set_bounds = _bounds(self._model, self._free)
 
-    def add(self, addition: Addition) -> None:
+    def add(self, addition: Addition) -> str:
         species = [(s if isinstance(s, str) else self._species(s, addition), c) for s, c in addition.terms]
         reaction = self._model.createReaction()
         reaction.setId(self._free(_identifier(self._prefixes["R_"] + addition.id.removeprefix("R_"))))
@@ -149,6 +149,7 @@ class _Editor:
             f'<annotation><gapfill xmlns="{_NAMESPACE}" probability="{probability}" networks={quoteattr(networks)}/>'
             "</annotation>"
         )
+        return reaction.getId()
 
     def _species(self, new: NewSpecies, addition: Addition) -> str:
         import libsbml

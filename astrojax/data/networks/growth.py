@@ -1,0 +1,107 @@
+"""Which of some reactions a model needs for its objective to reach a rate: gap filling by flux balance.
+
+The flux through what may be added is minimised, each unit at the price of its reaction (linear, as Latendresse 2014 and
+gapseq do it; Zimmermann et al. 2021), under the model's own bounds, medium and objective. What still carries flux is
+then tried without each of its reactions, the dearest first, so that in the end all are needed.
+
+cobrapy reads the model and solves. Its solver ends the process that asks it of some models, so it gets one of its own:
+``python -m astrojax.data.networks.growth MODEL RATE`` with prices as JSON on its input.
+"""
+
+import importlib.util
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from astrojax.errors import RequestError, RunError
+
+# Flux below this is the solver's rounding.
+_FLUX = 1e-9
+
+
+class Growth(NamedTuple):
+    """What flux balance says of a model and what may be added to it.
+
+    Attributes:
+        before: the most that the objective reaches without.
+        after: with what is needed.
+        most: with everything.
+        needed: reactions, none of which the objective reaches the rate without.
+    """
+
+    before: float
+    after: float
+    most: float
+    needed: tuple[str, ...]
+
+
+def check_installed() -> None:
+    """Raises RequestError where there is no cobrapy."""
+    if importlib.util.find_spec("cobra") is None:
+        raise RequestError("growth needs cobrapy: pip install -e '.[growth]'")
+
+
+def find_needed(model: Path, prices: Mapping[str, float], rate: float) -> Growth:
+    """The cheapest of a model's own reactions that its objective does not reach a rate without.
+
+    Args:
+        model: SBML with all that may be added in it.
+        prices: of the reactions that may be left out, above 0, by their ids in the file.
+        rate: of the objective, h-1 where it is growth.
+
+    Raises:
+        RunError: the objective does not reach the rate whatever is added, or the model cannot be solved.
+    """
+    command = [sys.executable, "-m", __name__, str(model), repr(rate)]
+    done = subprocess.run(command, input=json.dumps(dict(prices)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise RunError(f"cobrapy cannot solve the model: {said[-1] if said else f'exit code {done.returncode}'}")
+    before, after, most, needed = json.loads(done.stdout.splitlines()[-1])
+    if not most >= rate * (1 - 1e-6):
+        raise RunError(f"with all {len(prices):,} candidates the objective reaches {most:.4g}, not {rate:g}")
+    return Growth(before, after, most, tuple(needed))
+
+
+def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, float, float, list[str]]:
+    import cobra
+
+    logging.getLogger("cobra").setLevel(logging.CRITICAL)
+    model = cobra.io.read_sbml_model(path, f_replace={})  # With the file's own identifiers.
+    price_of = {model.reactions.get_by_id(name): price for name, price in prices.items()}
+
+    def growth(without=()) -> float:
+        with model:
+            for reaction in without:
+                reaction.bounds = 0.0, 0.0
+            value = model.slim_optimize(error_value=0.0)
+        return value if value == value else 0.0
+
+    before, most = growth(price_of), growth()
+    if not most >= rate:
+        return before, most, most, []
+    with model:
+        model.add_cons_vars(model.problem.Constraint(model.objective.expression, lb=rate, name="rate"))
+        model.objective = model.problem.Objective(0, direction="min")
+        prices_of_fluxes = {
+            variable: price
+            for reaction, price in price_of.items()
+            for variable in (reaction.forward_variable, reaction.reverse_variable)
+        }
+        model.objective.set_linear_coefficients(prices_of_fluxes)
+        model.slim_optimize(error_value=None)
+        needed = [reaction for reaction in price_of if abs(reaction.flux) > _FLUX]
+    left_out = set(price_of) - set(needed)
+    for reaction in sorted(needed, key=price_of.get, reverse=True):
+        if growth({*left_out, reaction}) >= rate * (1 - 1e-6):
+            left_out.add(reaction)
+    name_of = dict(zip(price_of, prices, strict=True))
+    return before, growth(left_out), most, [name_of[r] for r in needed if r not in left_out]
+
+
+if __name__ == "__main__":
+    print(json.dumps(_solve(sys.argv[1], float(sys.argv[2]), json.load(sys.stdin))))
