@@ -60,6 +60,19 @@ def grow_of(model: Path, reactions: list[str] = ()) -> tuple[float, list[str]] |
     return None if done.returncode else json.loads(done.stdout.splitlines()[-1].replace("NaN", "0"))
 
 
+def write_without(model: Path, reactions: list[str], draft: Path) -> None:
+    """Takes reactions out of a model, and out of its groups, without which cobrapy does not read it."""
+    document = parse_sbml(model)
+    groups = document.getModel().getPlugin("groups")
+    for name in reactions:
+        document.getModel().removeReaction(name)
+        for group in groups.getListOfGroups() if groups else ():
+            for i in reversed(range(group.getNumMembers())):
+                if group.getMember(i).getIdRef() == name:
+                    group.removeMember(i)
+    libsbml.writeSBMLToFile(document, str(draft))
+
+
 def fill_one(run, model: Path, folder: Path) -> dict | None:
     """Takes out, fills, grows; None where the model does not grow, or needs no held-out reaction."""
     task, universe = run.task, run.task.universe
@@ -83,11 +96,8 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
     missing = [r for r in missing if not lacking[r]]
     if not missing:
         return None
-    document = parse_sbml(model)
-    for r in missing:
-        document.getModel().removeReaction(id_of[r])
     draft, out = folder / "draft.xml", folder / "filled.xml"
-    libsbml.writeSBMLToFile(document, str(draft))
+    write_without(model, [id_of[r] for r in missing], draft)
 
     @functools.cache
     def scores() -> np.ndarray:
