@@ -3,8 +3,9 @@
     python -m benchmarks.gapfill_growth --checkpoint runs/graph_vae
 
 Of each shipped model that grows, three held-out reactions are taken out that it needs each, and whose
-compounds the draft keeps. `astrojax.gapfill` fills the draft twice: with what it adds by default, and with the least
-that lets it reach a tenth of the growth it had (`--grow`). By cobrapy, does each grow? Needs `cobra`.
+compounds the draft keeps. `astrojax.gapfill` fills the draft: with what it adds by default, and with the least
+that lets it reach a tenth of the growth it had (`--grow`); the latter also as if all candidates were equally likely.
+By cobrapy, does each grow? Needs `cobra`.
 """
 
 import argparse
@@ -104,9 +105,9 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
         found = make_draft(universe, read_network(draft))
         return task.score_candidates(run.params, run.mesh, universe, found, np.flatnonzero(could_take(universe, found)))
 
-    def filled(grow: float | None) -> dict:
+    def filled(score, grow: float | None) -> dict:
         try:
-            _, proposals = fill(draft, universe, lambda *_: scores(), out=out, table=folder / "filled.csv", grow=grow)
+            _, proposals = fill(draft, universe, score, out=out, table=folder / "filled.csv", grow=grow)
         except RunError as error:
             return {"failed": str(error)}
         ranked = [p.reaction for p in proposals if p.probability is not None]
@@ -124,8 +125,10 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
         "removed": [universe.reactions[r].id for r in missing],
         "growth": growth,
         "growth_of_draft": (grow_of(draft) or [None])[0],
-        "by_default": filled(None),
-        "to_grow": filled(_SHARE * growth),
+        "by_default": filled(lambda *_: scores(), None),
+        "to_grow": filled(lambda *_: scores(), _SHARE * growth),
+        # What flux balance alone would add.
+        "to_grow_unscored": filled(lambda _, __, reactions: np.full(len(reactions), 0.5), _SHARE * growth),
     }
     print(model.name, json.dumps(record), flush=True)
     return record
@@ -141,7 +144,7 @@ def main() -> None:
             if record := fill_one(run, model, Path(folder)):
                 records[model.name] = record
     figures = {}
-    for way in ("by_default", "to_grow"):
+    for way in ("by_default", "to_grow", "to_grow_unscored"):
         fills = [record[way] for record in records.values()]
         figures[way] = {
             "grown": sum((one.get("growth") or 0) > _GROWS for one in fills),
