@@ -31,7 +31,7 @@ def remat(keep: str, prevent_cse: bool = True) -> Callable[[Callable], Callable]
     Args:
         keep: ``none`` of them is computed again, ``dots`` are kept, or only the layer's inputs are: ``full``
             rematerialisation.
-        prevent_cse: False in a scan that is not unrolled or where it does not matter, which is faster.
+        prevent_cse: False in a scan, whose loop keeps the two computations apart; it is faster.
     """
     if keep == "none":
         # A checkpoint that keeps everything rounds all of it again, to no end (XLA's ReducePrecision).
