@@ -189,9 +189,9 @@ def _needed(
         names = write_filled(model, whole, [_addition(universe, draft, proposal) for proposal in proposals])
         # A certain reaction has a price too: of two ways the shorter one.
         prices = [_STEP - math.log(max(proposal.probability, _LEAST)) for proposal in proposals]
-        growth = find_needed(whole, dict(zip(names, prices, strict=True)), rate)
+        needed = find_needed(whole, dict(zip(names, prices, strict=True)), rate)
     of_name = dict(zip(names, proposals, strict=True))
-    return [of_name[name] for name in growth.needed]
+    return [of_name[name] for name in needed]
 
 
 def _propose(universe: Universe, draft: Draft, score: Score, accept: float) -> list[Proposal]:

@@ -190,7 +190,7 @@ def find_structure(graphs: Any, graph_nodes: int, config: GraphVAEConfig) -> Str
     at_tokens = jnp.arange(g)[:, None] * v + w + jnp.arange(k)
 
     about_bn3 = jnp.stack([at_bn, place_bn, outside_bn.astype(jnp.int32)], axis=-1)
-    sender, receiver = (_of_rows(lambda x, i: x[i], about_bn3, ends) for ends in (graphs.senders, graphs.receivers))
+    sender, receiver = (_of_rows(_taken, about_bn3, ends) for ends in (graphs.senders, graphs.receivers))
     outside_bm = (sender[..., 2] + receiver[..., 2]) > 0
     pair_bm = jnp.where(outside_bm, g * v * v, receiver[..., 0] * v + sender[..., 1])
     ones = in_rows(jnp.ones((m, 1)), m, 1)
@@ -222,7 +222,7 @@ def find_structure(graphs: Any, graph_nodes: int, config: GraphVAEConfig) -> Str
 
 def at_ends(nodes_bnc: Float[Array, "b n c"], ends_bm: Int[Array, "b m"]) -> Float[Array, "b m c"]:
     """What the node at one end of each edge has. Its gradient is summed in float32: a hub has hundreds of edges."""
-    at = _of_rows(lambda nodes, ends: nodes[ends], nodes_bnc.astype(jnp.float32), ends_bm)
+    at = _of_rows(_taken, nodes_bnc.astype(jnp.float32), ends_bm)
     return at.astype(nodes_bnc.dtype)
 
 
@@ -230,6 +230,10 @@ def at_receivers(edges_bmc: Float[Array, "b m c"], receivers_bm: Int[Array, "b m
     """The sum of what its edges bring to each of ``n`` nodes, in float32."""
     summed = functools.partial(jax.ops.segment_sum, num_segments=n)
     return _of_rows(summed, edges_bmc.astype(jnp.float32), receivers_bm)
+
+
+def _taken(x_ic: Array, places_m: Array) -> Array:
+    return x_ic[places_m]
 
 
 def _of_rows(function, x_bic: Array, ends_bm: Array) -> Array:

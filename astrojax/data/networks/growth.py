@@ -15,28 +15,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from astrojax.errors import RequestError, RunError
 
-# Flux below this is the solver's rounding.
-_FLUX = 1e-9
-
-
-class Growth(NamedTuple):
-    """What flux balance says of a model and what may be added to it.
-
-    Attributes:
-        before: the most that the objective reaches without.
-        after: with what is needed.
-        most: with everything.
-        needed: reactions, none of which the objective reaches the rate without.
-    """
-
-    before: float
-    after: float
-    most: float
-    needed: tuple[str, ...]
+# Flux below this is the solver's rounding, and so is this share of a rate.
+_FLUX, _SLACK = 1e-9, 1e-6
 
 
 def check_installed() -> None:
@@ -45,7 +28,7 @@ def check_installed() -> None:
         raise RequestError("growth needs cobrapy: pip install -e '.[growth]'")
 
 
-def find_needed(model: Path, prices: Mapping[str, float], rate: float) -> Growth:
+def find_needed(model: Path, prices: Mapping[str, float], rate: float) -> list[str]:
     """The cheapest of a model's own reactions that its objective does not reach a rate without.
 
     Args:
@@ -61,13 +44,14 @@ def find_needed(model: Path, prices: Mapping[str, float], rate: float) -> Growth
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise RunError(f"cobrapy cannot solve the model: {said[-1] if said else f'exit code {done.returncode}'}")
-    before, after, most, needed = json.loads(done.stdout.splitlines()[-1])
-    if not most >= rate * (1 - 1e-6):
+    most, needed = json.loads(done.stdout.splitlines()[-1])
+    if needed is None:
         raise RunError(f"with all {len(prices):,} candidates the objective reaches {most:.4g}, not {rate:g}")
-    return Growth(before, after, most, tuple(needed))
+    return needed
 
 
-def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, float, float, list[str]]:
+def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, list[str] | None]:
+    """The most that the objective reaches, and what it needs; None where it does not reach the rate."""
     import cobra
 
     logging.getLogger("cobra").setLevel(logging.CRITICAL)
@@ -81,9 +65,9 @@ def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, flo
             value = model.slim_optimize(error_value=0.0)
         return value if value == value else 0.0
 
-    before, most = growth(price_of), growth()
-    if not most >= rate:
-        return before, most, most, []
+    most = growth()
+    if most < rate:
+        return most, None
     with model:
         model.add_cons_vars(model.problem.Constraint(model.objective.expression, lb=rate, name="rate"))
         model.objective = model.problem.Objective(0, direction="min")
@@ -97,10 +81,10 @@ def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, flo
         needed = [reaction for reaction in price_of if abs(reaction.flux) > _FLUX]
     left_out = set(price_of) - set(needed)
     for reaction in sorted(needed, key=price_of.get, reverse=True):
-        if growth({*left_out, reaction}) >= rate * (1 - 1e-6):
+        if growth({*left_out, reaction}) >= rate * (1 - _SLACK):
             left_out.add(reaction)
     name_of = dict(zip(price_of, prices, strict=True))
-    return before, growth(left_out), most, [name_of[r] for r in needed if r not in left_out]
+    return most, [name_of[r] for r in needed if r not in left_out]
 
 
 if __name__ == "__main__":
