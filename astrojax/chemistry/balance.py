@@ -12,18 +12,19 @@ _TOLERANCE = 1e-3
 def likeliest_balanced(
     log_likelihood: np.ndarray, coefficients: np.ndarray, elements: np.ndarray | None
 ) -> np.ndarray | None:
-    """The coefficients of greatest likelihood with which a reaction balances, each compound's independent of others'.
+    """The classes of greatest likelihood with which a reaction balances, each compound's independent of others'.
 
     Assignments are tried from the likeliest on (Lawler 1972), so that the first that balances is the answer.
 
     Args:
         log_likelihood: ``[compound, class]``.
-        coefficients: ``[class]``, what each class stands for.
+        coefficients: ``[class]``, what each class counts for. The first takes no part in the reaction.
         elements: ``[compound, element]``, atoms of each element in a compound, and its charge where it is to be kept;
             None asks for no balance.
 
     Returns:
-        ``[compound]``, or None where none of the first two thousand assignments balances or all coefficients are zero.
+        ``[compound]``, the class of each, or None where none of the first two thousand assignments balances and has
+        something take part.
     """
     order = np.argsort(-log_likelihood, axis=1)
     ranked = np.take_along_axis(log_likelihood, order, axis=1)
@@ -39,10 +40,11 @@ def likeliest_balanced(
         choice[:] = 0
         for position, rank in changes:
             choice[by_cost[position]] = rank
-        found = coefficients[order[np.arange(len(order)), choice]]
+        classes = order[np.arange(len(order)), choice]
+        found = coefficients[classes]
         scale = max(1.0, np.abs(found).max(initial=0.0))
-        if found.any() and (elements is None or np.all(np.abs(found @ elements) <= _TOLERANCE * scale)):
-            return found
+        if classes.any() and (elements is None or np.all(np.abs(found @ elements) <= _TOLERANCE * scale)):
+            return classes
         # Successors: the last change goes one further, moves on to the next compound, or is joined by one there.
         if not changes:
             _push(queue, 0.0, (), 0, 1, gaps, by_cost)

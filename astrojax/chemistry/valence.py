@@ -7,6 +7,9 @@ import numpy as np
 
 from astrojax.errors import RequestError
 
+# Atomic number -> with more electrons than this it keeps valences of its own: P, S, As, Se.
+_HYPERVALENT = {15: 16, 16: 16, 33: 34, 34: 34}
+
 
 class AtomType(NamedTuple):
     """An element and its formal charge; hydrogens are implied by what valence is left."""
@@ -23,7 +26,7 @@ def max_bond_orders(types: Sequence[AtomType]) -> np.ndarray:
     """The largest sum of bond orders of each type, ``[len(types)]`` int32.
 
     A charged atom has the valences of the neutral one with as many electrons, as in RDKit: N+ four like C, O- one like
-    F.
+    F. P, S, As and Se that would be halogens or noble gases by that keep their own, less their charge: S- five.
 
     Raises:
         RequestError: an element is none, or one whose valence has no limit, such as a metal; or RDKit is missing.
@@ -32,12 +35,15 @@ def max_bond_orders(types: Sequence[AtomType]) -> np.ndarray:
     limits = []
     for kind in types:
         try:
-            valences = table.GetValenceList(table.GetAtomicNumber(kind.symbol) - kind.charge)
-        except RuntimeError as error:
+            number = table.GetAtomicNumber(kind.symbol)
+            electrons = number - kind.charge
+            hypervalent = electrons > _HYPERVALENT.get(number, electrons)
+            valences = table.GetValenceList(number if hypervalent else electrons)
+        except (RuntimeError, OverflowError) as error:
             raise RequestError(f"{kind} is no atom") from error
         if -1 in valences:
             raise RequestError(f"{kind} has no valence to check bonds against")
-        limits.append(max(valences))
+        limits.append(max(valences) + (kind.charge if hypervalent else 0))
     return np.asarray(limits, np.int32)
 
 

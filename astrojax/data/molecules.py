@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astrojax.chemistry.valence import AtomType, rdkit_chem
+from astrojax.chemistry.valence import AtomType, max_bond_orders, rdkit_chem
 from astrojax.data.workers import num_workers, worker_pool
 from astrojax.errors import RequestError
 
@@ -80,7 +80,8 @@ def to_molecule(smiles: str) -> Molecule:
     """The graph of a SMILES. Stereochemistry and isotopes are dropped.
 
     Raises:
-        ValueError: RDKit cannot read it, it has radicals, several fragments, or atoms of no element.
+        ValueError: RDKit cannot read it, or it has radicals, several fragments, atoms of no element or no known
+            valence, bonds other than single, double and triple ones, or more hydrogens than the graph implies.
     """
     Chem = rdkit_chem()
     read = Chem.MolFromSmiles(smiles)
@@ -93,17 +94,27 @@ def to_molecule(smiles: str) -> Molecule:
             raise ValueError("an atom of no element")
         if atom.GetNumRadicalElectrons():
             raise ValueError("radicals")
-    canonical = Chem.MolFromSmiles(Chem.MolToSmiles(read))
+    text = Chem.MolToSmiles(read)
+    canonical = Chem.MolFromSmiles(text)
     if len(Chem.GetMolFrags(canonical)) > 1:
         raise ValueError("several fragments")
     Chem.Kekulize(canonical, clearAromaticFlags=True)
     bonds = sorted(
-        (*sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())), int(bond.GetBondTypeAsDouble()))
+        (*sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())), bond.GetBondTypeAsDouble())
         for bond in canonical.GetBonds()
     )
+    if any(order not in (1, 2, 3) for *_, order in bonds):
+        raise ValueError("a bond that is not single, double or triple")
     table = np.asarray(bonds, np.int32).reshape(-1, 3)
     atoms = tuple(AtomType(atom.GetSymbol(), atom.GetFormalCharge()) for atom in canonical.GetAtoms())
-    return Molecule(atoms, table[:, :2], table[:, 2])
+    try:
+        max_bond_orders(sorted(set(atoms)))
+    except RequestError as error:
+        raise ValueError(str(error)) from error
+    molecule = Molecule(atoms, table[:, :2], table[:, 2])
+    if to_smiles(molecule) != text:
+        raise ValueError("hydrogens that no valence implies")
+    return molecule
 
 
 def to_smiles(molecule: Molecule) -> str | None:
@@ -120,18 +131,6 @@ def to_smiles(molecule: Molecule) -> str | None:
     if Chem.SanitizeMol(written, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
         return None
     return Chem.MolToSmiles(written)
-
-
-def check_molecule(molecule: Molecule, types: Sequence[AtomType], max_atoms: int) -> None:
-    """Whether a model that knows ``types`` and ``max_atoms`` atoms can hold a molecule.
-
-    Raises:
-        ValueError: it cannot; says why in words that are the same for molecules with the same fault.
-    """
-    if len(molecule.atoms) > max_atoms:
-        raise ValueError(f"more than {max_atoms} atoms")
-    if unknown := sorted(set(molecule.atoms) - set(types)):
-        raise ValueError(f"unknown atoms {', '.join(map(str, unknown))}")
 
 
 def atom_types(molecules: Sequence[Molecule]) -> tuple[AtomType, ...]:

@@ -3,8 +3,8 @@
 ``frequency`` asks how common a candidate and its compounds are, ``common_neighbours`` how near to each other its
 compounds are in the draft (Adamic and Adar 2003, Social Networks 25, 211). ``formula_regression`` knows a reaction by
 its elemental formulas alone, whatever the network; ``network_regression`` knows also how its compounds are connected in
-the draft. Whether a reaction is reversible is asked of none but the drafts' own: it is said to be if any network has it
-so, and thus tells how many have it.
+the draft. Whether a reaction is reversible is asked of none but the drafts' own: it depends on how many networks have
+the reaction, and thus tells it.
 
 A reaction that is held out is in no draft, and so must be one that is learnt from, or its mark on the degrees of its
 compounds would be its label. To take out each alone is not enough: the pairs of a network that have water in them would
@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from astrojax.data.networks.candidates import participation, placement
+from astrojax.data.networks.candidates import foldings, participation, placement, same_compounds, without
 from astrojax.data.networks.universe import Universe
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _ELEMENTS = ("C", "H", "N", "O", "P", "S")  # Of the others, which are rare, the sum.
 _NETWORK_FEATURES = 7
-_PARTS = 10  # In how many the reactions are taken out of the drafts.
 _FOLDS = 5
 _INVERSE_PENALTIES = tuple(10.0**k for k in range(-4, 3))
 _MAX_TREES = 200
@@ -117,13 +116,13 @@ def network_features(universe: Universe, drafts: np.ndarray, pairs: Pairs) -> np
 
 
 def training_features(universe: Universe, drafts: np.ndarray, train: Pairs) -> np.ndarray:
-    """``network_features`` of each pair in drafts without its reaction, and without a tenth of all others."""
-    group = _groups(universe)
-    part = np.random.default_rng(0).integers(_PARTS, size=group.max() + 1)[group]
+    """``network_features`` of each pair in the drafts that made it a candidate (``training_candidates`` of seed 0):
+    without its reaction, and without a tenth of all others."""
     features = np.zeros((len(train.reaction), _NETWORK_FEATURES))
-    for k in np.unique(part[train.reaction]):
-        of_part = np.flatnonzero(part[train.reaction] == k)
-        features[of_part] = network_features(universe, drafts & (part != k), type(train)(*(x[of_part] for x in train)))
+    for part in foldings(universe, np.flatnonzero(drafts.any(0)), seed=0):
+        of_part = np.flatnonzero(np.isin(train.reaction, part))
+        pairs = type(train)(*(x[of_part] for x in train))
+        features[of_part] = network_features(universe, without(drafts, part), pairs)
     return features
 
 
@@ -184,14 +183,7 @@ def _trees(number: int) -> HistGradientBoostingClassifier:
 
 def _folds(universe: Universe, train: Pairs) -> list[tuple[np.ndarray, np.ndarray]]:
     """Positions of the rest and of those left out; a reaction is left out of all networks at once."""
-    return list(GroupKFold(_FOLDS).split(train.label, groups=_groups(universe)[train.reaction]))
-
-
-def _groups(universe: Universe) -> np.ndarray:
-    """``[reaction]`` int, the same for reactions of compounds with the same names."""
-    number: dict[frozenset[str], int] = {}
-    names = (frozenset(universe.compounds[t.compound].name for t in x.terms) for x in universe.reactions)
-    return np.asarray([number.setdefault(compounds, len(number)) for compounds in names])
+    return list(GroupKFold(_FOLDS).split(train.label, groups=same_compounds(universe, train.reaction)))
 
 
 def _closeness(reactants: scipy.sparse.csc_array, drafts: np.ndarray, pairs: Pairs) -> np.ndarray:

@@ -76,36 +76,36 @@ def expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> fl
     return float(np.average(np.abs(bins.probability - bins.frequency), weights=bins.count))
 
 
-def auprc_interval(network: np.ndarray, label: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
-    """``auprc`` and its 95 % interval by percentile bootstrap over networks, ``(value, low, high)``.
+def auprc_interval(group: np.ndarray, label: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:
+    """``auprc`` and its 95 % interval by percentile bootstrap over groups of pairs, ``(value, low, high)``.
 
-    Each network is drawn with all its candidates; few networks make the interval too narrow.
+    Each group is drawn as a whole: what is held out as one, from relatives that share it, counts as one.
     """
-    return auprc(label, score), *_interval(_resampled_auprc(network, label, score))
+    return auprc(label, score), *_interval(_resampled_auprc(group, label, score))
 
 
 def auprc_difference(
-    network: np.ndarray, label: np.ndarray, score: np.ndarray, baseline: np.ndarray
+    group: np.ndarray, label: np.ndarray, score: np.ndarray, baseline: np.ndarray
 ) -> tuple[float, float, float]:
     """``auprc`` of ``score`` less that of ``baseline``, and its interval; see ``auprc_interval``. Both are asked about
-    the same networks each time."""
-    resampled = (_resampled_auprc(network, label, x) for x in (score, baseline))
+    the same groups each time."""
+    resampled = (_resampled_auprc(group, label, x) for x in (score, baseline))
     return auprc(label, score) - auprc(label, baseline), *_interval(np.subtract(*resampled))
 
 
-def _resampled_auprc(network: np.ndarray, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+def _resampled_auprc(group: np.ndarray, label: np.ndarray, score: np.ndarray) -> np.ndarray:
     """``auprc`` of each of the resamples, which are the same for every score; NaN where it has no true pair.
 
     A pair that is drawn twice weighs twice, so that one order of the pairs serves all resamples.
     """
-    names, network = np.unique(network, return_inverse=True)
+    names, group = np.unique(group, return_inverse=True)
     drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=_RESAMPLES)
     order = np.argsort(-score, kind="stable")
     last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # Of each run of equal scores.
     true = label[order]
     values = np.full(_RESAMPLES, math.nan)
     for i, times in enumerate(drawn):
-        weight = times[network[order]]
+        weight = times[group[order]]
         pairs, found = np.cumsum(weight)[last], np.cumsum(weight * true)[last]
         if found[-1]:
             values[i] = np.sum(np.diff(found, prepend=0) * found / np.maximum(pairs, 1)) / found[-1]

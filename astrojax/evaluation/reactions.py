@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from astrojax.console import say
-from astrojax.data.networks.candidates import Pairs, training_candidates
+from astrojax.data.networks.candidates import Pairs, same_compounds, training_candidates
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import reaction_metrics as metrics
 from astrojax.evaluation.reaction_baselines import BASELINES, fit_and_score
@@ -23,7 +23,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     """Writes ``eval/metrics.json``, ``eval/candidates.csv`` and plots: precision and recall, a reliability diagram, a
     latent map, a drawn pathway.
 
-    All candidates are reactions that no network of the training split has, and all their compounds are in the draft.
+    All candidates are reactions that no network of the training split has, and all their compounds and compartments are
+    in the draft. Intervals are over reactions, those of the same compounds together, as they are held out.
     Probabilities are calibrated on the validation split. Reactions are written again from their mean latents, with the
     hard constraint that elements balance, and without.
     """
@@ -38,13 +39,17 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         return {}
     fields = store.fields["globals"]
     pairs = Pairs(*(np.asarray(fields[name])[places] for name in ("network", "reaction")), fields["label"][places] > 0)
+    group = same_compounds(task.universe, pairs.reaction)
     result: dict[str, Any] = {
         "step": step,
         "candidates": len(places),
         "too_large": len(store) - len(places),
         "networks": len(task.universe.networks),
         "positives": int(pairs.label.sum()),
-        **_scores(pairs, probability),
+        **_scores(pairs, probability, group),
+        f"recovery_at_{_ASKED}_by_chance": metrics.recovery_at(
+            _ASKED, pairs.network, pairs.label, np.zeros(len(places))
+        ),
         "expected_calibration_error": metrics.expected_calibration_error(pairs.label, probability),
         "expected_calibration_error_uncalibrated": metrics.expected_calibration_error(
             pairs.label, 1 / (1 + np.exp(-logit))
@@ -59,8 +64,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     for name in BASELINES:
         say(f"fitting {name}")
         scores[name] = fit_and_score(name, task.universe, task.drafts, train, pairs)
-        value, low, high = metrics.auprc_difference(pairs.network, pairs.label, probability, scores[name])
-        result["baselines"][name] = _scores(pairs, scores[name]) | {"auprc_behind": [value, low, high]}
+        value, low, high = metrics.auprc_difference(group, pairs.label, probability, scores[name])
+        result["baselines"][name] = _scores(pairs, scores[name], group) | {"auprc_behind": [value, low, high]}
     write_atomically(folder / "metrics.json", json.dumps(result, indent=2).encode() + b"\n")
     write_atomically(folder / "candidates.csv", _table(task.universe, pairs, probability).encode())
     plots.precision_recall(folder / "precision_recall.png", pairs.label, scores)
@@ -70,8 +75,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     return _summary(result)
 
 
-def _scores(pairs: Pairs, score: np.ndarray) -> dict[str, Any]:
-    value, low, high = metrics.auprc_interval(pairs.network, pairs.label, score)
+def _scores(pairs: Pairs, score: np.ndarray, group: np.ndarray) -> dict[str, Any]:
+    value, low, high = metrics.auprc_interval(group, pairs.label, score)
     return {
         "auroc": metrics.auroc(pairs.label, score),
         "auprc": value,

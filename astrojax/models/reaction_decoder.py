@@ -65,7 +65,8 @@ class ReactionDecoder(nnx.Module):
         x_bnd = embed(self.kind_vd[...], kinds_bn, P(BATCH, None, None)).astype(dtype)
         x_bnd += jnp.einsum("bnf,fd->bnd", features_bnf.astype(dtype), kernel(self.features_fd, p))
         x_bnd += jnp.einsum("bnz,zd->bnd", latent_bnz, kernel(self.latent_zd, p))
-        hidden = jnp.einsum("bnd,df->bnf", rms_norm(x_bnd, self.norm_d[...], 1e-5), kernel(self.hidden_df, p))
+        x_bnd = rms_norm(x_bnd, self.norm_d[...], self.config.norm_eps)
+        hidden = jnp.einsum("bnd,df->bnf", x_bnd, kernel(self.hidden_df, p))
         # The product of the two is what tells whether a compound is one that the latent speaks of.
         hidden = jax.nn.silu(hidden) * jnp.einsum("bnz,zf->bnf", latent_bnz, kernel(self.latent_zf, p))
         return jnp.einsum("bnf,fc->bnc", hidden, kernel(self.classes_fc, p), preferred_element_type=jnp.float32)

@@ -18,7 +18,7 @@ from astrojax.chemistry.valence import AtomType, max_bond_orders
 from astrojax.config import Config, NonNegativeFloat, Positive, PositiveFloat
 from astrojax.console import say
 from astrojax.data.graphs import Graph, write_graphs
-from astrojax.data.molecules import Molecule, atom_types, check_molecule, read_molecules, to_smiles
+from astrojax.data.molecules import Molecule, atom_types, read_molecules, to_smiles
 from astrojax.errors import RequestError
 from astrojax.evaluation import molecules as evaluation
 from astrojax.files import write_atomically
@@ -115,7 +115,14 @@ class MoleculeTask(GraphTask):
         parts: dict[str, dict[str, Molecule]] = {split: {} for split in SPLITS}
         left_out: Counter[str] = Counter()
         seen: set[str] = set()
-        for row, molecule in read_molecules(data.path):
+        rows = list(read_molecules(data.path))
+        has_splits = any(row.split for row, _ in rows)
+        for row, molecule in rows:
+            split = _SPLIT_NAMES.get(row.split.strip().lower())
+            if has_splits and split is None:
+                raise RequestError(
+                    f"{data.path}, line {row.line}: split {row.split!r} should be one of {', '.join(_SPLIT_NAMES)}"
+                )
             if isinstance(molecule, str):
                 left_out[molecule] += 1
             elif len(molecule.atoms) > data.max_atoms or len(molecule.bonds) > data.max_bonds:
@@ -128,27 +135,24 @@ class MoleculeTask(GraphTask):
                 left_out["repeated"] += 1
             else:
                 seen.add(smiles)
-                parts[_SPLIT_NAMES.get(row.split) or _split_of(smiles)][smiles] = molecule
+                parts[split or _split_of(smiles)][smiles] = molecule
         for reason, count in left_out.most_common():
             say(f"left out: {count:,} molecules: {reason}")
-        if empty := [split for split in SPLITS if not parts[split]]:
-            raise RequestError(f"{data.path}: no molecules to learn from in {', '.join(empty)}")
         types = atom_types(list(parts["train"].values()))
         if len(types) > data.num_types:
             raise RequestError(f"{data.path}: {len(types)} types of atoms, more than data.num_types={data.num_types}")
         content = _Prepared(types=types, valences=max_bond_orders(types).tolist())
         for split in SPLITS:
-            known, strange = {}, Counter()
-            for smiles, molecule in parts[split].items():
-                try:
-                    check_molecule(molecule, types, data.max_atoms)
-                except ValueError as error:
-                    strange[str(error)] += 1
-                else:
-                    known[smiles] = molecule
-            for reason, count in strange.most_common():
-                say(f"left out: {count:,} molecules of {split}: {reason} in training")
-            say(f"{split}: {len(known):,} molecules")
+            strange = {smiles: sorted(set(m.atoms) - set(types)) for smiles, m in parts[split].items()}
+            for unknown, count in Counter(", ".join(map(str, u)) for u in strange.values() if u).most_common():
+                say(f"left out: {count:,} molecules of {split}: no {unknown} in training")
+            parts[split] = {smiles: m for smiles, m in parts[split].items() if not strange[smiles]}
+            say(f"{split}: {len(parts[split]):,} molecules")
+        # Between two held-out molecules lie the interpolated ones.
+        least = dict.fromkeys(SPLITS, 1) | {"heldout": 2}
+        if few := [f"{len(parts[split])} in {split}" for split in SPLITS if len(parts[split]) < least[split]]:
+            raise RequestError(f"{data.path}: too few molecules: {', '.join(few)}")
+        for split, known in parts.items():
             write_graphs(workdir / "data" / split, (self.graph(molecule, types) for molecule in known.values()))
             write_atomically(workdir / "data" / f"{split}.smi", "".join(f"{s}\n" for s in known).encode())
         write_atomically(workdir / _PREPARED, msgspec.json.encode(content))
@@ -246,8 +250,11 @@ class MoleculeTask(GraphTask):
 _PREPARED = Path("data/molecules.json")
 _SPLIT_NAMES: dict[str, Literal["train", "validation", "heldout"]] = {
     "train": "train",
+    "training": "train",
+    "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "dev": "validation",
     "test": "heldout",
     "heldout": "heldout",
 }

@@ -20,8 +20,10 @@ from astrojax.data.networks.candidates import candidates, foldings, splits, with
 from astrojax.data.networks.collection import read_collection
 from astrojax.data.networks.matching import Draft
 from astrojax.data.networks.neighbourhood import (
+    ABOVE,
+    BALANCE,
+    BELOW,
     CLASSES,
-    COEFFICIENTS,
     EDGE_KINDS,
     ELEMENT_FEATURES,
     FIRST_COMPOUND,
@@ -240,7 +242,6 @@ class ReactionTask(GraphTask):
         reactions = np.asarray(store.fields["globals"]["reaction"])[places]
         _, first = np.unique(reactions, return_index=True)
         elements = sorted({e for compound in self.universe.compounds for e in compound.elements or {}} - {"H"})
-        coefficients = np.asarray([*COEFFICIENTS, np.nan, np.nan])
         found: dict[str, list[bool]] = {"likeliest": [], "balanced": []}
         balanced = [self.universe.imbalance(self.universe.reactions[r]) == {} for r in reactions[first]]
         chosen = places[first][balanced]
@@ -252,12 +253,11 @@ class ReactionTask(GraphTask):
             atoms = np.asarray([[(e or {"?": 0}).get(symbol, 0.0) for symbol in elements] for e in known])
             # A compound of unknown formula cannot be balanced, and a coefficient of no class not be written.
             allowed = log_likelihood[: len(graph.nodes["kind"])][compounds].astype(np.float64)
-            allowed[:, len(COEFFICIENTS) :] = -np.inf
+            allowed[:, [BELOW, ABOVE]] = -np.inf
             allowed[[e is None for e in known], 1:] = -np.inf
-            truth = coefficients[graph.nodes["role"][compounds]]
             for name, balance in (("likeliest", None), ("balanced", atoms)):
-                answer = likeliest_balanced(allowed, coefficients[: len(COEFFICIENTS)], balance)
-                found[name].append(answer is not None and np.array_equal(answer, truth))
+                answer = likeliest_balanced(allowed, BALANCE, balance)
+                found[name].append(answer is not None and np.array_equal(answer, graph.nodes["role"][compounds]))
         return {name: np.asarray(values) for name, values in found.items()}
 
     def score_candidates(
@@ -331,9 +331,8 @@ _UNIVERSE = Path("data/universe.json.zst")
 
 def _imbalance(shares_bnc: jax.Array, features_bnf: jax.Array, members_bng: jax.Array) -> jax.Array:
     """How much of each graph's elements the reaction that is expected to be written makes or loses, ``[b, g]``."""
-    coefficients = np.asarray([*COEFFICIENTS, -5.0, 5.0], np.float32)
-    expected = jnp.einsum("bnc,c->bn", shares_bnc, coefficients)
-    turned = jnp.einsum("bnc,c->bn", shares_bnc, np.abs(coefficients))
+    expected = jnp.einsum("bnc,c->bn", shares_bnc, BALANCE)
+    turned = jnp.einsum("bnc,c->bn", shares_bnc, np.abs(BALANCE))
     atoms = jnp.expm1(features_bnf[..., :ELEMENT_FEATURES].astype(jnp.float32))
     left = jnp.einsum("bng,bn,bne->bge", members_bng, expected, atoms)
     total = jnp.einsum("bng,bn,bne->bge", members_bng, turned, atoms)

@@ -14,8 +14,8 @@ def by_trying_all(log_likelihood, elements):
     compounds = np.arange(len(log_likelihood))
     for classes in itertools.product(range(len(COEFFICIENTS)), repeat=len(log_likelihood)):
         chosen, likelihood = COEFFICIENTS[list(classes)], log_likelihood[compounds, classes].sum()
-        if chosen.any() and likelihood > best and (elements is None or not (chosen @ elements).any()):
-            best, found = likelihood, chosen
+        if any(classes) and likelihood > best and (elements is None or not (chosen @ elements).any()):
+            best, found = likelihood, classes
     return found
 
 
@@ -57,7 +57,7 @@ def test_what_has_no_likelihood_is_never_chosen():
     only_none = np.asarray([[0.0, -np.inf, -np.inf]] * 3)
     assert likeliest_balanced(only_none, COEFFICIENTS, None) is None
     one_way = np.asarray([[0.0, -1.0, -np.inf], [0.0, -5.0, -np.inf], [0.0, -np.inf, -9.0]])
-    assert likeliest_balanced(one_way, COEFFICIENTS, np.ones((3, 1))).tolist() == [-1, 0, 1]
+    assert likeliest_balanced(one_way, COEFFICIENTS, np.ones((3, 1))).tolist() == [1, 0, 2]
 
 
 def test_hexokinase():
@@ -73,6 +73,13 @@ def test_hexokinase():
     )
     # The likeliest leaves out ADP and uses the proton.
     log_likelihood = np.log([[0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.2, 0.1, 0.7], [0.5, 0.1, 0.4], [0.3, 0.4, 0.3]])
-    assert likeliest_balanced(log_likelihood, COEFFICIENTS, None).tolist() == [-1, -1, 1, 0, -1]
-    assert likeliest_balanced(log_likelihood, COEFFICIENTS, elements).tolist() == [-1, -1, 1, 1, 1]
-    assert likeliest_balanced(log_likelihood, COEFFICIENTS, elements[:, [0, 2]]).tolist() == [-1, -1, 1, 1, -1]
+    assert likeliest_balanced(log_likelihood, COEFFICIENTS, None).tolist() == [1, 1, 2, 0, 1]
+    assert likeliest_balanced(log_likelihood, COEFFICIENTS, elements).tolist() == [1, 1, 2, 2, 2]
+    assert likeliest_balanced(log_likelihood, COEFFICIENTS, elements[:, [0, 2]]).tolist() == [1, 1, 2, 2, 1]
+
+
+def test_what_takes_part_unchanged_balances():
+    """A transport: its compound goes from one compartment to another."""
+    classes = np.asarray([0, -1, 1, 0])
+    log_likelihood = np.log([[0.1, 0.1, 0.1, 0.7], [0.8, 0.1, 0.05, 0.05]])
+    assert likeliest_balanced(log_likelihood, classes, np.asarray([[6], [2]])).tolist() == [3, 0]

@@ -134,7 +134,7 @@ def test_bad_networks_are_refused(tmp_path, fields, message):
 
 def test_bad_molecules_are_refused(tmp_path):
     (tmp_path / "none.smi").write_text("C1CC\nnothing\n")
-    with pytest.raises(RequestError, match="no molecules to learn from"):
+    with pytest.raises(RequestError, match="too few molecules: 0 in train, 0 in validation, 0 in heldout"):
         loop.train(make_task(molecule_config(tmp_path / "none.smi")), tmp_path / "run", devices=jax.devices()[:1])
     finished = launch("configs/graph_vae.py:molecules", tmp_path / "run", **{"data.path": "no/such.smi"})
     assert (finished.returncode, finished.stderr) == (2, "error: no/such.smi: no such file\n")

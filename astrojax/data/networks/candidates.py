@@ -2,7 +2,7 @@
 
 Strains and relatives share reactions, so a network held out would be known from others: reactions are held out instead,
 from all networks at once. What is left of a network is its draft. A candidate for a draft is a reaction that it lacks
-and all of whose compounds it has: others would be told apart by that alone.
+and all of whose compounds and compartments it has: others would be told apart by that alone.
 
 What is learnt from is made the same way: a tenth of the remaining reactions at a time is taken out of all drafts. To
 take out each reaction alone would not do: its compounds would then be used once less often in just those networks that
@@ -40,7 +40,7 @@ class Pairs(NamedTuple):
 def split_of(universe: Universe, reaction: UniversalReaction) -> Split:
     """By a hash of what a reaction turns into what: 8 of 10 are learnt from, one each is for validation and held out.
 
-    Reactions that differ in direction, compartments or coefficients alone fall together.
+    Reactions that differ in direction, compartments, coefficients or protons alone fall together.
     """
     tenth = int(hashlib.sha256(_compounds(universe, reaction).encode()).hexdigest()[:8], 16) % 10
     return "heldout" if tenth == 0 else "validation" if tenth == 1 else "train"
@@ -64,24 +64,38 @@ def placement(universe: Universe) -> scipy.sparse.csr_array:
     return _incidence([(number[t.compound, t.compartment], r) for t, r in terms], len(number), len(universe.reactions))
 
 
+def compartments(universe: Universe) -> scipy.sparse.csr_array:
+    """``[compartment, reaction]`` bool: where what takes place."""
+    terms = [(term.compartment, r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
+    number = {where: i for i, where in enumerate(dict.fromkeys(where for where, _ in terms))}
+    return _incidence([(number[where], r) for where, r in terms], len(number), len(universe.reactions))
+
+
 def candidates(universe: Universe, drafts: np.ndarray, reactions: np.ndarray) -> Pairs:
-    """All pairs of a draft and one of ``reactions`` all of whose compounds the draft has.
+    """All pairs of a draft and one of ``reactions`` all of whose compounds, and compartments, the draft has.
 
     Args:
         universe: of the reactions.
         drafts: ``[network, reaction]`` bool, which each draft still has; none of ``reactions``.
         reactions: places of reactions.
     """
-    takes_part = participation(universe)
-    absent = ((drafts.astype(np.int32) @ takes_part.T) == 0).astype(np.int32)
-    network, place = np.nonzero(absent @ takes_part[:, reactions] == 0)
+    lacking = sum(
+        (drafts.astype(np.int32) @ takes.T == 0).astype(np.int32) @ takes[:, reactions]
+        for takes in (participation(universe), compartments(universe))
+    )
+    network, place = np.nonzero(lacking == 0)
     reaction = reactions[place]
     return Pairs(network.astype(np.int32), reaction.astype(np.int32), universe.present[network, reaction])
 
 
+def same_compounds(universe: Universe, reactions: np.ndarray) -> np.ndarray:
+    """``[reaction]``: numbers of ``reactions``, alike where they are of the same compounds, protons aside."""
+    return np.unique([_compounds(universe, universe.reactions[r]) for r in reactions], return_inverse=True)[1]
+
+
 def foldings(universe: Universe, reactions: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Tenths of ``reactions``, which together are all of them; reactions of the same compounds fall together."""
-    groups = np.unique([_compounds(universe, universe.reactions[r]) for r in reactions], return_inverse=True)[1]
+    """Tenths of ``reactions``, which together are all of them; those of :func:`same_compounds` fall together."""
+    groups = same_compounds(universe, reactions)
     tenth = np.random.default_rng(seed).integers(_PARTS, size=groups.max() + 1)[groups]
     yield from (reactions[tenth == part] for part in range(_PARTS))
 
@@ -106,4 +120,5 @@ def _incidence(places: list[tuple[int, int]], *shape: int) -> scipy.sparse.csr_a
 
 
 def _compounds(universe: Universe, reaction: UniversalReaction) -> str:
-    return "\n".join(sorted({universe.compounds[term.compound].name for term in reaction.terms}))
+    compounds = (universe.compounds[term.compound] for term in reaction.terms)
+    return "\n".join(sorted({compound.name for compound in compounds if not compound.proton}))

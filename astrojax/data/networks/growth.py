@@ -56,6 +56,8 @@ def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, lis
 
     logging.getLogger("cobra").setLevel(logging.CRITICAL)
     model = cobra.io.read_sbml_model(path, f_replace={})  # With the file's own identifiers.
+    if not model.objective.expression:
+        raise SystemExit("it states no objective")
     price_of = {model.reactions.get_by_id(name): price for name, price in prices.items()}
 
     def growth(without=()) -> float:

@@ -71,15 +71,14 @@ def reaction_key(network: Network, reaction: Reaction, compound_of: Sequence[int
 def stoichiometry_key(terms: Iterable[tuple[int, str, float]]) -> frozenset[tuple[int, str, float]]:
     """``(compound, compartment, coefficient)`` of a reaction's terms, alike for all ways to write it; empty for none.
 
-    Coefficients are relative to the smallest, and of the two directions it takes the same one always. A compartment
-    matters only where there are several.
+    Coefficients are relative to the smallest, and of the two directions it takes the same one always. What happens in
+    another compartment is another reaction: a network may have both.
     """
     places = list(terms)
     if not places:
         return frozenset()
-    several = len({where for _, where, _ in places}) > 1
     smallest = min(abs(c) for _, _, c in places)
-    scaled = [(compound, where if several else "", round(c / smallest, 3)) for compound, where, c in places]
+    scaled = [(compound, where, round(c / smallest, 3)) for compound, where, c in places]
     return frozenset(max(sorted(scaled), sorted((compound, where, -c) for compound, where, c in scaled)))
 
 

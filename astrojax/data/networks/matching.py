@@ -8,7 +8,7 @@ import numpy as np
 
 from astrojax.data.networks.identity import Clusters, evidence, is_proton, reaction_key, skeleton, surest_first
 from astrojax.data.networks.network import Network, Reaction
-from astrojax.data.networks.universe import Term, UniversalReaction, Universe
+from astrojax.data.networks.universe import UniversalReaction, Universe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,18 +45,9 @@ class Draft:
         """How many of a reaction's compounds it has nowhere."""
         return len({term.compound for term in reaction.terms} - self.compounds)
 
-    def terms(self, reaction: UniversalReaction) -> list[Term]:
-        """A reaction's terms where the draft would have them.
-
-        One within a compartment that the draft lacks goes to one where the draft has all its compounds, if there is
-        any: a compartment tells reactions apart only where there are several.
-        """
-        compartments = {term.compartment for term in reaction.terms}
-        if len(compartments) == 1 and not compartments <= self.compartments:
-            for place in sorted(self.compartments):
-                if all((term.compound, place) in self.places for term in reaction.terms):
-                    return [Term(term.compound, place, term.coefficient) for term in reaction.terms]
-        return reaction.terms
+    def missing_compartments(self, reaction: UniversalReaction) -> list[str]:
+        """Where a reaction takes place and the draft has nothing."""
+        return sorted({term.compartment for term in reaction.terms} - self.compartments)
 
 
 def make_draft(universe: Universe, network: Network) -> Draft:
@@ -117,11 +108,15 @@ def known_reactions(universe: Universe, network: Network, matched: tuple[int | N
 
 
 def could_take(universe: Universe, draft: Draft) -> np.ndarray:
-    """``[reaction]`` bool: what a draft may lack: neither makes nor loses an element, and the draft has its compounds.
+    """``[reaction]`` bool: what a draft may lack: neither makes nor loses an element, and the draft has its compounds
+    and its compartments.
 
     A formula that is not known is no reason to leave a reaction out. The draft may have a compound elsewhere than the
     reaction needs it.
     """
-    sound = [not universe.imbalance(reaction) for reaction in universe.reactions]
-    within = [not draft.missing(reaction) for reaction in universe.reactions]
-    return ~draft.present & np.array(sound, bool) & np.array(within, bool)
+
+    def takes(reaction: UniversalReaction) -> bool:
+        within = not draft.missing(reaction) and not draft.missing_compartments(reaction)
+        return within and not universe.imbalance(reaction)
+
+    return ~draft.present & np.array([takes(reaction) for reaction in universe.reactions], bool)

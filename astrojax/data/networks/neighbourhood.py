@@ -2,7 +2,7 @@
 
 The candidate is the first node; then come its compounds, the reactions of the draft that share the most telling of
 them, and what else those turn over. How many drafts have the candidate itself is not told; nor is whether it is
-reversible, which a universe says of a reaction that any network has so, and thus more often of common ones.
+reversible, which depends on how many networks have it.
 """
 
 import math
@@ -17,9 +17,14 @@ from astrojax.data.networks.universe import Universe
 # How many of each element a compound has; others are counted together, as are groups that stand for a rest.
 _ELEMENTS = ("C", "H", "N", "O", "P", "S", "Fe")
 
-# Coefficients that a decoder tells apart; those beyond are one class for each side. Class 0 takes no part.
+# Coefficients that a decoder tells apart. Class 0 takes no part; after them come what is moved between compartments and
+# not changed, and coefficients below and above these.
 COEFFICIENTS = (0, -1, 1, -2, 2, -3, 3, -4, 4)
-CLASSES = len(COEFFICIENTS) + 2
+MOVED = len(COEFFICIENTS)
+BELOW, ABOVE = MOVED + 1, MOVED + 2
+CLASSES = MOVED + 3
+# What each class counts for where elements are to balance.
+BALANCE = np.asarray([*COEFFICIENTS, 0, -5, 5], np.float32)
 
 # Kinds of nodes: reactions, compounds that the universe does not know, then its compounds.
 REACTION, UNKNOWN, FIRST_COMPOUND = 0, 1, 2
@@ -58,7 +63,7 @@ class Neighbourhoods:
 
     def __init__(self, universe: Universe, drafts: np.ndarray, config: Surroundings):
         self.universe, self.drafts, self.config = universe, drafts, config
-        self._terms = []
+        self._terms, self._roles = [], []
         for reaction in universe.reactions:
             totals: dict[int, float] = {}
             for term in reaction.terms:
@@ -69,6 +74,7 @@ class Neighbourhoods:
                 [c if abs(c) > _NOTHING else _moved(reaction, k) for k, c in totals.items()], np.float32
             )
             self._terms.append((compounds, coefficients))
+            self._roles.append([coefficient_class(c) for c in totals.values()])
         self._reversible = np.asarray([reaction.reversible for reaction in universe.reactions])
         self._transport = np.asarray([len({t.compartment for t in r.terms}) > 1 for r in universe.reactions])
         self._participation = participation(universe)
@@ -135,7 +141,7 @@ class DraftView:
         kinds = np.full(len(nodes), REACTION, np.int32)
         kinds[first : first + len(members)] = FIRST_COMPOUND + members
         role = np.zeros(len(nodes), np.int32)
-        role[first : first + len(compounds)] = [coefficient_class(c) for c in coefficients.tolist()]
+        role[first : first + len(compounds)] = all_._roles[reaction]
         table = np.asarray(edges, np.float64)
         ends, coefficient = table[:, :2].astype(np.int32), table[:, 2]
         turning = np.asarray([False, *(all_._reversible[r] for r in near)])[
@@ -195,14 +201,17 @@ class DraftView:
 
 
 def coefficient_class(coefficient: float) -> int:
-    """The class that a decoder has for a coefficient (``COEFFICIENTS``)."""
+    """The class that a decoder has for what a reaction makes of a compound, or uses where it is below 0, in all
+    compartments together (``COEFFICIENTS``)."""
+    if abs(coefficient) <= _NOTHING:
+        return MOVED
     if coefficient in COEFFICIENTS:
         return COEFFICIENTS.index(coefficient)
-    return len(COEFFICIENTS) + (coefficient > 0)
+    return ABOVE if coefficient > 0 else BELOW
 
 
 def _moved(reaction, compound: int) -> float:
-    """Coefficient of a compound that a reaction moves and does not change."""
+    """Coefficient at the edge to a compound that a reaction moves and does not change."""
     return -max(abs(term.coefficient) for term in reaction.terms if term.compound == compound)
 
 

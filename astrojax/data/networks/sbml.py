@@ -1,13 +1,15 @@
 """Reads a metabolic model from SBML of any level: as cobrapy and BioModels write it today, and as authors did.
 
 libsbml parses; what it does not settle is settled here: where formulas and charges are written (the fbc package, an
-attribute, notes, the end of a name), what is beyond the boundary, which compartment is which.
+attribute, notes, the end of a name), what is beyond the boundary, which compartment is which, which way a reaction runs
+(by its bounds, where a file states any: its attribute is often left as it was).
 """
 
 import bz2
 import dataclasses
 import gzip
 import lzma
+import math
 import re
 import tempfile
 import urllib.parse
@@ -28,10 +30,13 @@ _COMPARTMENTS = {
     PERIPLASM: ("periplasm",),
     EXTRACELLULAR: ("extra", "external", "outside"),
 }
+_BARRIER = re.compile(r"membrane|wall|envelope", re.IGNORECASE)
 _BOUNDARY = re.compile(r"(?:C_)?b|.*boundary.*", re.IGNORECASE)
 
-_REFERENCE = re.compile(r"(?:identifiers\.org/|urn:miriam:)(?:obo\.)?([A-Za-z0-9._]+)[/:](.+)$")
+_REFERENCE = re.compile(r"(?:identifiers\.org/|urn:miriam:)(?:obo\.)?([A-Za-z0-9._-]+)[/:](.+)$")
 _DATABASES = {"inchi_key": "inchikey", "kegg": "kegg.compound", "bigg.compound": "bigg.metabolite"}
+
+_SIDES = {"greaterEqual": ("lower",), "lessEqual": ("upper",), "equal": ("lower", "upper")}
 
 _NOTE = {field: re.compile(rf"\b{field}\s*:\s*([^<\s]+)", re.IGNORECASE) for field in ("formula", "charge")}
 # A formula that ends a name, as in "M_D_Glucose_C6H12O6".
@@ -62,7 +67,10 @@ def read_network(path: str | Path) -> Network:
         compartment = compartments.get(species.getCompartment(), species.getCompartment())
         metabolites.append(_metabolite(species, compartment, remarks))
     metabolites = _compartments_from_ids(metabolites, remarks)
-    reactions = [_reaction(reaction, places, remarks) for reaction in model.getListOfReactions()]
+    bounds = _bounds(model)
+    if unbound := model.getNumReactions() - len(bounds):
+        remarks["reactions of which no bounds are stated"] += unbound
+    reactions = [_reaction(reaction, places, bounds, remarks) for reaction in model.getListOfReactions()]
     found = [reaction for reaction in reactions if reaction.stoichiometry]
     if len(found) < len(reactions):
         remarks["reactions of nothing within the boundary, left out"] += len(reactions) - len(found)
@@ -112,7 +120,9 @@ def parse_sbml(path: Path):
 
 
 def _compartment(identifier: str, name: str) -> str:
-    """By its name, else by its identifier; those of no known kind keep theirs."""
+    """By its name, else by its identifier; those of no known kind keep theirs, as membranes and walls do."""
+    if _BARRIER.search(name):
+        return identifier
     for text in (name.lower(), identifier.lower()):
         for kind, words in _COMPARTMENTS.items():
             if any(text.startswith(word) for word in words) or re.fullmatch(rf"(?:c_)?{kind}\d?", text):
@@ -168,7 +178,29 @@ def _elements(formula: str) -> dict[str, float] | None:
         return None
 
 
-def _reaction(reaction, places: dict[str, int | None], remarks: Counter[str]) -> Reaction:
+def _bounds(model) -> dict[str, tuple[float, float]]:
+    """Least and greatest flux of the reactions of which a file states both, in any of the three ways there are."""
+    stated: dict[str, dict[str, float]] = {reaction.getId(): {} for reaction in model.getListOfReactions()}
+    values = {parameter.getId(): parameter.getValue() for parameter in model.getListOfParameters()}
+    for reaction in model.getListOfReactions():
+        own, plugin, law = stated[reaction.getId()], reaction.getPlugin("fbc"), reaction.getKineticLaw()
+        for side, attribute in (("lower", "LowerFluxBound"), ("upper", "UpperFluxBound")):
+            parameter = law.getParameter(f"{side.upper()}_BOUND") if law else None
+            if plugin and getattr(plugin, f"isSet{attribute}", bool)():
+                own[side] = values.get(getattr(plugin, f"get{attribute}")(), math.nan)
+            elif parameter:
+                own[side] = parameter.getValue()
+    fbc = model.getPlugin("fbc")
+    for bound in fbc.getListOfFluxBounds() if fbc else ():
+        if bound.getReaction() in stated:
+            sides = _SIDES.get(bound.getOperation(), ())
+            stated[bound.getReaction()].update(dict.fromkeys(sides, bound.getValue()))
+    return {name: (own["lower"], own["upper"]) for name, own in stated.items() if len(own) == 2}
+
+
+def _reaction(
+    reaction, places: dict[str, int | None], bounds: dict[str, tuple[float, float]], remarks: Counter[str]
+) -> Reaction:
     stoichiometry: dict[int, float] = {}
     for side, sign in ((reaction.getListOfReactants(), -1), (reaction.getListOfProducts(), 1)):
         for member in side:
@@ -181,11 +213,17 @@ def _reaction(reaction, places: dict[str, int | None], remarks: Counter[str]) ->
                 coefficient = 1.0
             if place is not None:
                 stoichiometry[place] = stoichiometry.get(place, 0.0) + sign * coefficient
+    # A reaction that is shut, 0 to 0, or of bounds that are no numbers, is what its attribute says.
+    lower, upper = bounds.get(reaction.getId(), (math.nan, math.nan))
+    runs = lower < 0 or upper > 0
+    backwards = runs and lower < 0 and upper <= 0
+    if backwards:
+        remarks["reactions that run backwards alone, turned round"] += 1
     return Reaction(
         id=reaction.getId(),
         name=reaction.getName() or reaction.getId(),
-        stoichiometry={place: c for place, c in stoichiometry.items() if c},
-        reversible=reaction.getReversible(),
+        stoichiometry={place: -c if backwards else c for place, c in stoichiometry.items() if c},
+        reversible=lower < 0 < upper if runs else reaction.getReversible(),
         references=_references(reaction),
     )
 
@@ -201,7 +239,13 @@ def _references(element) -> frozenset[tuple[str, str]]:
             continue
         for j in range(term.getNumResources()):
             if match := _REFERENCE.search(urllib.parse.unquote(term.getResourceURI(j))):
-                database, accession = match[1].lower(), match[2]
-                # MIRIAM repeats the database where its accessions do: chebi/CHEBI:15377.
-                found.add((_DATABASES.get(database, database), re.sub(rf"^{database}:", "", accession, flags=re.I)))
+                database = match[1].lower()
+                # MIRIAM repeats the database where its accessions do: chebi/CHEBI:15377. BioCyc's have one of their
+                # own: META:WATER.
+                accession = re.sub(rf"^{database}:", "", match[2], flags=re.IGNORECASE)
+                if database == "biocyc":
+                    accession = re.sub(r"^(meta|metacyc\.\w+):", "", accession, flags=re.IGNORECASE)
+                # Some write several into one.
+                database = _DATABASES.get(database, database)
+                found.update((database, one) for text in accession.split(";") if (one := text.strip()))
     return frozenset(found)

@@ -15,6 +15,9 @@ from astrojax.data.networks.network import Network
 from astrojax.errors import RequestError
 from astrojax.files import write_atomically
 
+# Of reactions; others are of what is known about one in some organism.
+_DATABASES = ("metanetx.reaction", "bigg.reaction", "seed.reaction", "kegg.reaction", "biocyc", "rhea", "ec-code")
+
 
 class Compound(msgspec.Struct, frozen=True):
     """What metabolites of several networks are.
@@ -23,7 +26,7 @@ class Compound(msgspec.Struct, frozen=True):
         name: the one that most networks give it.
         elements: symbol -> number of atoms; None where no network knows.
         charge: electric; None where no network knows.
-        accessions: database -> accessions.
+        accessions: database -> accessions, the commonest first.
         evidence: what its metabolites are known by, as :func:`astrojax.data.networks.identity.evidence` says it:
             kind -> accessions or names.
         proton: whether it is the hydrogen ion.
@@ -52,13 +55,16 @@ class UniversalReaction(msgspec.Struct, frozen=True):
         id: the one that most networks give it.
         name: likewise.
         terms: protons included, as most networks write it.
-        reversible: whether it runs both ways in any network, or networks run it in opposite ways.
+        reversible: whether half of its networks or more let it run in either direction. Where not, ``terms`` are
+            written in the direction that they let it run in.
+        accessions: database -> accessions, the commonest first.
     """
 
     id: str
     name: str
     terms: list[Term]
     reversible: bool
+    accessions: dict[str, list[str]] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,14 +157,17 @@ def make_universe(networks: Sequence[Network], compounds: Compounds) -> Universe
             )
             for n, i in occurrences
         ]
-        compound, where, sign = min(key)
-        ways = {next(c for k, w, c in terms if k == compound and where in ("", w)) * sign > 0 for terms in written}
+        ways = _directions(key, [n for n, _ in occurrences], written, [r.reversible for r in same])
+        terms = _commonest(written)
+        if _sign(key, terms) not in ways:
+            terms = [(compound, where, -c) for compound, where, c in terms]
         reactions.append(
             UniversalReaction(
                 id=_commonest([r.id for r in same]),
                 name=_commonest([r.name for r in same]),
-                terms=[Term(*term) for term in sorted(_commonest(written))],
-                reversible=any(r.reversible for r in same) or len(ways) == 2,
+                terms=[Term(*term) for term in sorted(terms)],
+                reversible=len(ways) == 2,
+                accessions=_grouped(found for r in same for found in r.references if found[0] in _DATABASES),
             )
         )
         present[[n for n, _ in occurrences], place] = True
@@ -169,6 +178,24 @@ def make_universe(networks: Sequence[Network], compounds: Compounds) -> Universe
         reactions=tuple(reactions),
         present=present,
     )
+
+
+def _directions(
+    key: frozenset, places: Sequence[int], written: Sequence[Iterable[tuple]], both: Sequence[bool]
+) -> set[int]:
+    """The directions, 1 as the key has it and -1, that half of the networks or more let a reaction run in."""
+    ways: dict[int, set[int]] = {}
+    for network, terms, reversible in zip(places, written, both, strict=True):
+        sign = _sign(key, terms)
+        ways.setdefault(network, set()).update({sign, -sign} if reversible else {sign})
+    count = Counter(way for of_network in ways.values() for way in of_network)
+    return {way for way in count if 2 * count[way] >= len(ways)}
+
+
+def _sign(key: frozenset, terms: Iterable[tuple[int, str, float]]) -> int:
+    """1 where terms are written as their key is, else -1."""
+    compound, where, coefficient = min(key)
+    return 1 if next(c for k, w, c in terms if (k, w) == (compound, where)) * coefficient > 0 else -1
 
 
 def _compound(metabolites) -> Compound:
@@ -188,10 +215,11 @@ def _compound(metabolites) -> Compound:
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    found: dict[str, set[str]] = {}
+    """The commonest first."""
+    found: dict[str, Counter[str]] = {}
     for kind, text in pairs:
-        found.setdefault(kind, set()).add(text)
-    return {kind: sorted(texts) for kind, texts in sorted(found.items())}
+        found.setdefault(kind, Counter())[text] += 1
+    return {k: sorted(texts, key=lambda text: (-texts[text], text)) for k, texts in sorted(found.items())}
 
 
 def _commonest[T](values: Sequence[T]) -> T:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from astrojax.data.networks.network import EXTRACELLULAR
 from astrojax.data.networks.sbml import OPENERS, parse_sbml, read_network
 from astrojax.errors import RequestError
 from astrojax.files import write_atomically
@@ -64,6 +65,7 @@ class Addition:
         reversible: whether it runs both ways.
         probability: that the organism has it.
         networks: which networks have it.
+        references: ``(database, accession)``, the databases as in identifiers.org.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Addition:
     reversible: bool
     probability: float
     networks: tuple[str, ...]
+    references: tuple[tuple[str, str], ...] = ()
 
 
 def write_filled(draft: Path, out: Path, additions: Sequence[Addition]) -> list[str]:
@@ -130,30 +133,33 @@ class _Editor:
 
     def add(self, addition: Addition) -> str:
         species = [(s if isinstance(s, str) else self._species(s, addition), c) for s, c in addition.terms]
-        reaction = self._model.createReaction()
-        reaction.setId(self._free(_identifier(self._prefixes["R_"] + addition.id.removeprefix("R_"))))
-        reaction.setName(addition.name)
-        reaction.setReversible(addition.reversible)
-        if (self._model.getLevel(), self._model.getVersion()) == (3, 1):
-            reaction.setFast(False)
-        for name, coefficient in species:
-            member = reaction.createReactant() if coefficient < 0 else reaction.createProduct()
-            member.setSpecies(name)
-            member.setStoichiometry(abs(coefficient))
-            if self._model.getLevel() == 3:
-                member.setConstant(True)
-        self._set_bounds(reaction)
+        reaction = self._reaction(addition.id.removeprefix("R_"), addition.name, species, addition.reversible)
         probability, networks = f"{addition.probability:.4g}", " ".join(addition.networks)
         reaction.setNotes(_notes({"GAPFILL_PROBABILITY": probability, "GAPFILL_NETWORKS": networks}))
         reaction.setAnnotation(
             f'<annotation><gapfill xmlns="{_NAMESPACE}" probability="{probability}" networks={quoteattr(networks)}/>'
             "</annotation>"
         )
+        self._refer(reaction, addition.references)
         return reaction.getId()
 
-    def _species(self, new: NewSpecies, addition: Addition) -> str:
-        import libsbml
+    def _reaction(self, identifier: str, name: str, species: Sequence[tuple[str, float]], reversible: bool):
+        reaction = self._model.createReaction()
+        reaction.setId(self._free(_identifier(self._prefixes["R_"] + identifier)))
+        reaction.setName(name)
+        reaction.setReversible(reversible)
+        if (self._model.getLevel(), self._model.getVersion()) == (3, 1):
+            reaction.setFast(False)
+        for place, coefficient in species:
+            member = reaction.createReactant() if coefficient < 0 else reaction.createProduct()
+            member.setSpecies(place)
+            member.setStoichiometry(abs(coefficient))
+            if self._model.getLevel() == 3:
+                member.setConstant(True)
+        self._set_bounds(reaction)
+        return reaction
 
+    def _species(self, new: NewSpecies, addition: Addition) -> str:
         if new in self._new:
             return self._new[new]
         if new.compartment not in self._compartments:
@@ -161,7 +167,6 @@ class _Editor:
         species = self._model.createSpecies()
         self._new[new] = self._free(_identifier(self._prefixes["M_"] + new.id), _identifier(f"_{new.compartment}"))
         species.setId(self._new[new])
-        species.setMetaId(self._free(f"meta_{species.getId()}"))
         species.setName(new.name)
         species.setCompartment(self._compartments[new.compartment])
         species.setBoundaryCondition(False)
@@ -179,13 +184,24 @@ class _Editor:
             fbc.setCharge(int(new.charge))
         if notes:
             species.setNotes(_notes(notes))
-        if new.references:
-            term = libsbml.CVTerm(libsbml.BIOLOGICAL_QUALIFIER)
-            term.setBiologicalQualifierType(libsbml.BQB_IS)
-            for database, accession in new.references:
-                term.addResource(f"https://identifiers.org/{database}/{accession}")
-            species.addCVTerm(term)
-        return species.getId()
+        self._refer(species, new.references)
+        if new.compartment == EXTRACELLULAR:
+            # Nothing else lets it leave, and what cannot leave cannot be made.
+            way = f"EX_{species.getId().removeprefix('M_')}"
+            self._reaction(way, f"{new.name} exchange", [(species.getId(), -1.0)], reversible=False)
+        return self._new[new]
+
+    def _refer(self, element, references: Iterable[tuple[str, str]]) -> None:
+        import libsbml
+
+        if not references:
+            return
+        element.setMetaId(self._free(f"meta_{element.getId()}"))
+        term = libsbml.CVTerm(libsbml.BIOLOGICAL_QUALIFIER)
+        term.setBiologicalQualifierType(libsbml.BQB_IS)
+        for database, accession in references:
+            term.addResource(f"https://identifiers.org/{database}/{accession}")
+        element.addCVTerm(term)
 
     def _free(self, identifier: str, suffix: str = "") -> str:
         """An identifier that nothing has yet, and which it takes."""
@@ -198,18 +214,19 @@ class _Editor:
 
 
 def _bounds(model, free: Callable[[str], str]) -> Callable[[Any], None]:
-    """What gives a new reaction its bounds: as the file states those of others, or not at all where it states none."""
+    """What gives a new reaction its bounds: as the file states those of others. Where it states none, in the way of its
+    level, as cobrapy lets a reaction without any run both ways."""
     reactions = list(model.getListOfReactions())
     plugins = [plugin for r in reactions if (plugin := r.getPlugin("fbc")) and plugin.isSetUpperFluxBound()]
     laws = [law for r in reactions if (law := r.getKineticLaw()) and law.getParameter("UPPER_BOUND")]
     fbc = model.getPlugin("fbc")
-    if plugins:
-        return _by_shared_parameters(model, plugins, free)
-    if fbc and fbc.getNumFluxBounds():
-        return _by_list(fbc)
-    if laws:
+    if laws and not plugins and not (fbc and fbc.getNumFluxBounds()):
         return _by_kinetic_laws(laws)
-    return lambda reaction: None
+    if fbc and fbc.getPackageVersion() > 1:
+        return _by_shared_parameters(model, plugins, free)
+    if fbc:
+        return _by_list(fbc)
+    return _by_new_laws
 
 
 def _by_shared_parameters(model, plugins, free: Callable[[str], str]) -> Callable[[Any], None]:
@@ -270,6 +287,17 @@ def _by_kinetic_laws(laws) -> Callable[[Any], None]:
             parameter.setValue(bounds.get(parameter.getId(), 0.0))
 
     return set_bounds
+
+
+def _by_new_laws(reaction) -> None:
+    law = reaction.createKineticLaw()
+    create = law.createParameter if law.getLevel() < 3 else law.createLocalParameter
+    lowest = -_UNLIMITED if reaction.getReversible() else 0.0
+    for name, value in (("LOWER_BOUND", lowest), ("UPPER_BOUND", _UNLIMITED), ("FLUX_VALUE", 0.0)):
+        parameter = create()
+        parameter.setId(name)
+        parameter.setValue(value)
+    law.setFormula("FLUX_VALUE")
 
 
 def _widest(lower: Iterable[float], upper: Iterable[float]) -> tuple[float, float]:

@@ -5,12 +5,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from astrojax.data.networks.candidates import candidates, foldings, participation, split_of, splits
+from astrojax.data.networks.candidates import candidates, foldings, participation, same_compounds, split_of, splits
 from astrojax.data.networks.neighbourhood import (
-    CLASSES,
+    ABOVE,
+    BALANCE,
+    BELOW,
     COEFFICIENTS,
     EDGE_KINDS,
     FIRST_COMPOUND,
+    MOVED,
     NODE_FEATURES,
     REACTION,
     Neighbourhoods,
@@ -87,6 +90,14 @@ def pairs_of_drafts(drafts):
     return [(n, int(r)) for n in range(len(drafts)) for r in HELD_OUT[::3]]
 
 
+def test_protons_do_not_part_reactions():
+    """One way to write a conversion in training would tell of another that is held out."""
+    both = universe_of([[(0, -1), (1, 1)], [(0, -1), (1, 1), (2, 1)], [(0, -1), (3, 1)]], ["a", "b", "H+", "c"])
+    compounds = tuple(msgspec.structs.replace(c, proton=c.name == "H+") for c in both.compounds)
+    first, second, other = same_compounds(dataclasses.replace(both, compounds=compounds), np.arange(3)).tolist()
+    assert first == second != other
+
+
 def test_the_split_of_a_reaction_is_that_of_its_compounds_names():
     one = universe_of([[(0, -1), (1, 1)], [(0, -1), (2, 2)]], ["water", "glucose", "ATP"])
     # Other places, coefficients, compartments, order, formulas and networks.
@@ -110,12 +121,19 @@ def test_participation_counts_a_compound_once():
     assert participation(moved).toarray().tolist() == [[0, 1], [1, 0], [1, 0], [0, 0]]
 
 
-def test_candidates_are_the_reactions_all_of_whose_compounds_a_draft_has(universe, drafts):
+def test_candidates_are_the_reactions_all_of_whose_compounds_and_compartments_a_draft_has(universe, drafts):
+    def places_of(reaction):
+        return {term.compartment for term in universe.reactions[reaction].terms}
+
+    outside = int(np.flatnonzero([places_of(r) == {"e"} for r in range(NUM_REACTIONS)])[0])
+    drafts = drafts.copy()
+    drafts[:, outside] = np.arange(len(drafts)) > 2  # Some have nothing outside.
     found = candidates(universe, drafts, HELD_OUT)
     expected = set()
     for n, draft in enumerate(drafts):
-        there = set().union(*(compounds_of(universe, r) for r in np.flatnonzero(draft)))
-        expected |= {(n, r) for r in HELD_OUT.tolist() if compounds_of(universe, r) <= there}
+        held = np.flatnonzero(draft)
+        there, where = (set().union(*(of(r) for r in held)) for of in (lambda r: compounds_of(universe, r), places_of))
+        expected |= {(n, r) for r in HELD_OUT.tolist() if compounds_of(universe, r) <= there and places_of(r) <= where}
     pairs = list(zip(found.network.tolist(), found.reaction.tolist(), strict=True))
     assert len(pairs) == len(set(pairs))
     assert set(pairs) == expected
@@ -191,17 +209,44 @@ def test_the_candidate_comes_first_then_its_compounds_with_their_roles(universe,
         assert sorted(graph.receivers[graph.senders == 0].tolist()) == list(range(1, 1 + len(terms)))
 
 
+def test_truth_balances_whatever_is_moved():
+    """A symporter, a phosphotransferase that changes what it moves, and a reaction within one compartment."""
+    ways = [
+        [(1, -1), (1, 1, "e"), (2, -1), (2, 1, "e")],
+        [(1, -1, "e"), (3, -1), (2, -1), (4, 1)],
+        [(1, -2), (2, 1)],
+    ]
+    carbons = [0, 1, 2, 3, 6]
+    names = [f"c{i}" for i in range(5)]
+    moving = dataclasses.replace(
+        universe_of(ways, names),
+        compounds=tuple(compound(n, {"C": c} if c else {}) for n, c in zip(names, carbons, strict=True)),
+    )
+    nothing = np.zeros(3, bool)
+    view = Neighbourhoods(moving, np.zeros((NUM_NETWORKS, 3), bool), CONFIG).around(nothing)
+    for r in range(3):
+        assert moving.imbalance(moving.reactions[r]) == {}
+        graph = view.graph(r, True)
+        members = graph.nodes["kind"] >= FIRST_COMPOUND
+        atoms = [carbons[kind - FIRST_COMPOUND] for kind in graph.nodes["kind"][members]]
+        assert BALANCE[graph.nodes["role"][members]] @ atoms == 0
+        assert (graph.nodes["role"][members] > 0).all()
+
+
 def test_classes_of_coefficients():
-    assert [COEFFICIENTS[coefficient_class(c)] for c in COEFFICIENTS] == list(COEFFICIENTS)
-    assert [coefficient_class(c) for c in (-0.5, -7, 2.5, 100)] == [CLASSES - 2] * 2 + [CLASSES - 1] * 2
+    assert [COEFFICIENTS[coefficient_class(c)] for c in COEFFICIENTS[1:]] == list(COEFFICIENTS[1:])
+    assert [coefficient_class(c) for c in (-0.5, -7, 2.5, 100)] == [BELOW] * 2 + [ABOVE] * 2
+    assert coefficient_class(0.1 + 0.2 - 0.3) == MOVED
 
 
 def test_what_is_moved_counts_on_its_larger_side_or_as_used():
     moves = [[(0, -1), (0, 1, "e")], [(0, -2), (0, 1, "e"), (1, -1)], [(0, -1), (0, 3, "e")]]
     moved = universe_of(moves, ["a", "b"])
     view = Neighbourhoods(moved, np.zeros((NUM_NETWORKS, 3), bool), CONFIG).around(np.zeros(3, bool))
-    roles = [[COEFFICIENTS[i] for i in view.graph(r, True).nodes["role"][1:]] for r in range(3)]
-    assert roles == [[-1], [-1, -1], [2]]
+    roles = [view.graph(r, True).nodes["role"][1:].tolist() for r in range(3)]
+    assert roles == [[MOVED], [coefficient_class(-1)] * 2, [coefficient_class(2)]]
+    # What is moved and not changed is at an edge of its own side: the candidate uses it.
+    assert view.graph(0, True).edges["kind"].tolist() == [0, 1]
 
 
 def test_hubs_are_left_out_and_limits_kept(universe, drafts):

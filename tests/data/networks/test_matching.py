@@ -3,6 +3,7 @@ import pytest
 
 from astrojax.data.networks.identity import identify
 from astrojax.data.networks.matching import could_take, make_draft, match
+from astrojax.data.networks.network import Reaction
 from astrojax.data.networks.sbml import read_network
 from astrojax.data.networks.universe import Term, make_universe
 from tests.data.networks.test_identity import GLUCOSE, metabolite, network, reaction
@@ -108,11 +109,40 @@ def test_reactions_that_a_draft_has_and_could_take():
     assert [draft.missing(r) for r in universe.reactions] == [0, 0, 1, 0, 0]
 
 
-def test_a_reaction_within_one_compartment_moves_to_where_the_draft_has_its_compounds():
+def test_a_reaction_elsewhere_in_the_cell_is_another():
     a, b = (metabolite(f"M_{name}_p", compartment="p") for name in ("aa", "bb"))
-    universe = universe_of(network(a, b, reactions=[reaction({0: -1, 1: 1})]))
+    outside = network(a, b, reactions=[reaction({0: -1, 1: 1})])
+    universe = universe_of(outside)
     (within,) = universe.reactions
     inside = [metabolite(f"M_{name}_c") for name in ("aa", "bb")]
-    assert make_draft(universe, network(*inside)).terms(within) == [Term(0, "c", -1), Term(1, "c", 1)]
-    assert make_draft(universe, network(*inside, a)).terms(within) == within.terms
-    assert make_draft(universe, network(inside[0])).terms(within) == within.terms
+    for places, has, could, lacking in (
+        (inside, False, False, ["p"]),
+        ([*inside, a], False, True, []),
+        ([a, b], True, False, []),
+    ):
+        draft = make_draft(universe, network(*places, reactions=[reaction({0: -1, 1: 1})]))
+        assert (draft.present.all(), could_take(universe, draft).all()) == (has, could)
+        assert draft.missing_compartments(within) == lacking
+
+
+def directed(sign, reversible):
+    return Reaction(id="R", name="R", stoichiometry={0: -sign, 1: sign}, reversible=reversible)
+
+
+@pytest.mark.parametrize(
+    ("ways", "reversible", "forward"),
+    [
+        ([(1, False), (1, False), (1, True)], False, True),
+        ([(1, True), (1, True), (1, False)], True, True),
+        ([(1, False), (-1, False)], True, True),
+        ([(-1, False), (-1, False), (1, True)], False, False),
+        # Most write it one way round and let it run both ways, or alone the other way.
+        ([(1, True), (1, True), (-1, False), (-1, False), (-1, False)], False, False),
+    ],
+)
+def test_a_reaction_runs_as_half_of_its_networks_let_it(ways, reversible, forward):
+    compounds = [metabolite(f"M_{name}_c") for name in ("aa", "bb")]
+    (found,) = universe_of(*(network(*compounds, reactions=[directed(*way)]) for way in ways)).reactions
+    assert found.reversible == reversible
+    if not reversible:
+        assert found.terms == [Term(0, "c", -1.0 if forward else 1.0), Term(1, "c", 1.0 if forward else -1.0)]

@@ -30,7 +30,86 @@ def test_a_kinase(tmp_path):
     assert kinase.stoichiometry == {0: -1, 1: -1, 3: 1, 2: 1, 4: 1}
     assert network.kind(kinase) == "internal"
     assert network.imbalance(kinase) == {}
-    assert not network.remarks
+    assert network.remarks == {"reactions of which no bounds are stated": 1}
+
+
+@pytest.mark.parametrize("dialect", ["law", "fbc1", "fbc2"])
+@pytest.mark.parametrize(
+    ("lower", "upper", "backwards", "reversible"),
+    [(0, 9, False, False), (-9, 9, False, True), (-9, 0, True, False), (1, 1, False, False), (0, 0, False, True)],
+)
+def test_a_reaction_runs_as_its_bounds_say(tmp_path, dialect, lower, upper, backwards, reversible):
+    """Its attribute says that it runs both ways, and counts where it is shut."""
+    text = reaction("R_1", {"M_glc__D_c": -1, "M_g6p_c": 1}, reversible=True)
+    path = write_model(tmp_path / "bound.xml", KINASE_SPECIES, [bounded(text, "R_1", lower, upper, dialect)])
+    if dialect == "fbc1":
+        path.write_text(path.read_text().replace("fbc/version2", "fbc/version1").replace(' fbc:strict="false"', ""))
+    content = path.read_text()
+    if dialect == "fbc1":
+        content = content.replace("</model>", f"{flux_bounds('R_1', lower, upper)}</model>")
+    if dialect == "fbc2":
+        values = (
+            f'<parameter id="lo" value="{lower}" constant="true"/><parameter id="hi" value="{upper}" constant="true"/>'
+        )
+        content = content.replace(
+            "<listOfReactions>", f"<listOfParameters>{values}</listOfParameters><listOfReactions>"
+        )
+    path.write_text(content)
+    network = read_network(path)
+    (found,) = network.reactions
+    sign = -1 if backwards else 1
+    assert found.stoichiometry == {0: -sign, 3: sign}
+    assert found.reversible == reversible
+    assert network.remarks == ({"reactions that run backwards alone, turned round": 1} if backwards else {})
+
+
+def bounded(text: str, name: str, lower: float, upper: float, dialect: str) -> str:
+    """The text of a reaction with bounds, as far as they stand in it."""
+    if dialect == "fbc2":
+        return text.replace(f'id="{name}"', f'id="{name}" fbc:lowerFluxBound="lo" fbc:upperFluxBound="hi"')
+    if dialect == "law":
+        values = "".join(
+            f'<localParameter id="{side}_BOUND" value="{value}"/>'
+            for side, value in (("LOWER", lower), ("UPPER", upper))
+        )
+        law = f"<kineticLaw><listOfLocalParameters>{values}</listOfLocalParameters></kineticLaw>"
+        return text.replace("</reaction>", f"{law}</reaction>")
+    return text
+
+
+def flux_bounds(name: str, lower: float, upper: float) -> str:
+    bounds = "".join(
+        f'<fbc:fluxBound fbc:reaction="{name}" fbc:operation="{side}" fbc:value="{value}"/>'
+        for side, value in (("greaterEqual", lower), ("lessEqual", upper))
+    )
+    return f"<fbc:listOfFluxBounds>{bounds}</fbc:listOfFluxBounds>"
+
+
+@pytest.mark.parametrize(
+    ("identifier", "name", "found"),
+    [
+        ("k", "cytosol", "c"),
+        ("cm", "cytosolic membrane", "cm"),
+        ("w", "Cell wall", "w"),
+        ("C_e", "extracellular space", "e"),
+        ("C_p", "", "p"),
+    ],
+)
+def test_compartments_are_known_by_their_names(tmp_path, identifier, name, found):
+    path = write_model(tmp_path / "where.xml", KINASE_SPECIES, [KINASE])
+    text = path.read_text().replace('id="c" name="Cytosol"', f'id="{identifier}" name="{name}"')
+    path.write_text(text.replace('compartment="c"', f'compartment="{identifier}"'))
+    assert {metabolite.compartment for metabolite in read_network(path).metabolites} == {found}
+
+
+def test_accessions_are_alike_however_they_are_written(tmp_path):
+    names = [f"http://identifiers.org/biocyc/{text}" for text in ("META:WATER", "metacyc.compound:WATER", "WATER")]
+    names.append("http://identifiers.org/kegg.compound/C00031; C00293")
+    found = [species(f"M_{i}_c", "x", "H2O", 0, name) for i, name in enumerate(names)]
+    network = read_network(write_model(tmp_path / "names.xml", found, [reaction("R_1", {"M_0_c": -1, "M_1_c": 1})]))
+    *water, two = (metabolite.references for metabolite in network.metabolites)
+    assert water == [{("biocyc", "WATER")}] * 3
+    assert two == {("kegg.compound", "C00031"), ("kegg.compound", "C00293")}
 
 
 def test_a_lost_proton_shows_in_the_balance(tmp_path):
@@ -69,6 +148,7 @@ def test_what_older_models_write_elsewhere(tmp_path):
         "metabolites without a formula": 1,
         "formulas not understood": 1,
         "coefficients not given, taken as 1": 1,
+        "reactions of which no bounds are stated": 1,
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from astrojax.data.networks.sbml import read_network
 from astrojax.data.networks.writing import Addition, NewSpecies, write_filled
 from astrojax.errors import RequestError
-from tests.data.networks.models import reaction, write_model
+from tests.data.networks.models import reaction, species, write_model
 from tests.data.networks.test_sbml import KINASE, KINASE_SPECIES
 
 LEGACY = Path("data/metabolic/MODEL1311070000.xml.gz")  # Level 2, bounds in kinetic laws.
@@ -86,7 +86,7 @@ def test_what_was_there_stays_and_what_was_added_is_read_again(tmp_path, dialect
     after = read_network(tmp_path / "filled.xml")
     assert after.metabolites[: len(before.metabolites)] == before.metabolites
     assert after.reactions[: len(before.reactions)] == before.reactions
-    assert not after.remarks
+    assert after.remarks == before.remarks  # Where the draft states no bounds, what is added does.
     (new,) = after.metabolites[len(before.metabolites) :]
     assert (new.id, new.name, new.compartment) == ("M_f6p_c", FRUCTOSE.name, "c")
     assert (new.elements, new.charge) == ({"C": 6, "H": 11, "O": 9, "P": 1}, -2)
@@ -103,15 +103,19 @@ def test_what_was_there_stays_and_what_was_added_is_read_again(tmp_path, dialect
 
 def test_cobrapy_reads_bounds_of_every_dialect(tmp_path):
     files = []
-    for dialect in ("fbc1", "fbc2"):
+    for dialect in ("none", "fbc1", "fbc2"):
         (tmp_path / dialect).mkdir()
         files.append(tmp_path / f"{dialect}.xml")
         write_filled(draft(tmp_path / dialect, dialect), files[-1], additions("M_g6p_c", "M_atp_c", "M_adp_c"))
     for path, suffix in ((LEGACY, "_c"), (ONE_COMPARTMENT, "_LSQBKTc_RSQBKT")):
         files.append(tmp_path / f"{suffix}.xml.gz")
         write_filled(path, files[-1], additions(*(f"M_{name}{suffix}" for name in ("pep", "atp", "adp"))))
+    # Level 2 without bounds.
+    old = Path("data/metabolic/MODEL1011080003.xml.gz")
+    files.append(tmp_path / "old.xml.gz")
+    write_filled(old, files[-1], additions("M_pep_c", "M_atp_c", "M_adp_c"))
     for file, found in zip(files, read_by_cobrapy(*files), strict=True):
-        limit = 999 if file.suffix == ".xml" else 1000
+        limit = 999 if file.name.startswith("fbc") else 1000
         (isomerase, kinase) = found.values()
         assert isomerase[0] == [-limit, limit]
         assert kinase[0] == [0, limit]
@@ -165,3 +169,23 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(RequestError, match=r"nowhere\.xml: no such file"):
         write_filled(tmp_path / "nowhere.xml", out, [])
     assert not out.exists()
+
+
+def test_what_is_new_outside_the_cell_may_leave_and_says_what_it_is(tmp_path):
+    path = draft(tmp_path, "fbc2")
+    text = path.read_text()
+    outside = species("M_glc__D_e", "D-Glucose", "C6H12O6", 0)
+    path.write_text(text.replace("</listOfSpecies>", f"{outside}</listOfSpecies>"))
+    fructose = NewSpecies(id="fru", name="Fructose", compartment="e", formula="C6H12O6", charge=0.0)
+    terms = (("M_glc__D_c", -1.0), (fructose, 1.0))
+    references = (("bigg.reaction", "FRUt"), ("ec-code", "2.7.1.69"))
+    export = Addition(
+        id="R_FRUt", name="", terms=terms, reversible=False, probability=0.9, networks=(), references=references
+    )
+    assert write_filled(path, tmp_path / "filled.xml", [export]) == ["R_FRUt"]
+    network = read_network(tmp_path / "filled.xml")
+    way, added = network.reactions[-2:]
+    assert (way.id, network.kind(way), way.reversible) == ("R_EX_fru_e", "exchange", False)
+    assert [(network.metabolites[i].id, c) for i, c in way.stoichiometry.items()] == [("M_fru_e", -1.0)]
+    assert added.references == set(references)
+    assert 'probability="0.9"' in (tmp_path / "filled.xml").read_text()
