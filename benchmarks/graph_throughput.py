@@ -6,13 +6,14 @@ python -m benchmarks.graph_throughput --python PATH
 The graphs are real: molecules of QM9, and candidate reactions with their neighbourhoods in draft networks; the sizes
 are those of the presets in configs/graph_vae.py. There are three on the other side. ``same`` is our encoder with our
 weights, layer by layer what models/graph_encoder.py computes, in PyTorch Geometric's way: nodes of all graphs one after
-the other, ``scatter`` for messages, ``to_dense_batch`` and PyTorch's fused attention with a learned bias. Both sides
-must find the same loss and the same norm of the gradient to four digits, or nothing is timed. ``transformer`` and
-``gine`` are ``GPSConv`` (Rampášek et al. 2022) as its documentation puts it together: as many layers, channels and
-heads, ``TransformerConv`` or ``GINEConv`` with edge features as the local half, attention over all nodes of a graph as
-the global one. They compute less than ours does: their edges have no state of their own, their attention knows nothing
-of the structure but through features of nodes (walks that come back, found beforehand), their feed-forward layer has
-two matrices of that size and not three, and they have no tokens.
+the other, ``scatter`` for messages, ``to_dense_batch`` and PyTorch's ``scaled_dot_product_attention`` with a learned
+bias, whose fused kernel it leaves aside where a bias needs a gradient. Both sides must find the same loss and the same
+norm of the gradient to four digits, or nothing is timed. ``transformer`` and ``gine`` are ``GPSConv`` (Rampášek et al.
+2022) as its documentation puts it together: as many layers, channels and heads, ``TransformerConv`` or ``GINEConv``
+with edge features as the local half, attention over all nodes of a graph as the global one. They compute less than ours
+does: their edges have no state of their own, their attention knows nothing of the structure but through features of
+nodes (walks that come back, found beforehand), their feed-forward layer has two matrices of that size and not three,
+and they have no tokens. PyTorch runs them operation by operation, or with ``--compile`` also compiled.
 
 A step is the forward and the backward pass for all parameters, in float32; the loss is the mean square of what each
 graph is pooled to, less one. The optimiser is left out. Both sides take the same graphs in each step, once as batches
@@ -203,6 +204,7 @@ class Side:
         environment = os.environ | {
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
             "OMP_NUM_THREADS": str(THREADS),
+            "NPROC": str(THREADS),  # How many XLA starts.
             "JAX_PLATFORMS": "cpu",
         }
         pipe = subprocess.PIPE

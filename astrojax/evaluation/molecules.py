@@ -10,6 +10,7 @@ import numpy as np
 from astrojax.console import say
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import molecule_metrics as metrics
+from astrojax.evaluation.latents import active_dimensions
 from astrojax.files import write_atomically
 
 # What is looked at closer than by its SMILES: properties take milliseconds for each.
@@ -68,6 +69,7 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "reconstruction_exact": _same(rebuilt[True], truth),
         "reconstruction_exact_unmasked": _same(rebuilt[False], truth),
         "reconstructed": len(truth),
+        "active_dimensions": active_dimensions(means),
         "property_distance": metrics.property_distances(described, known),
         "internal_diversity": metrics.internal_diversity(drawn[True][:_DESCRIBED]),
         "internal_diversity_of_training_set": metrics.internal_diversity(sample),

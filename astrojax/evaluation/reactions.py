@@ -11,6 +11,7 @@ from astrojax.console import say
 from astrojax.data.networks.candidates import Pairs, same_compounds, training_candidates
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import reaction_metrics as metrics
+from astrojax.evaluation.latents import active_dimensions
 from astrojax.evaluation.reaction_baselines import BASELINES, fit_and_score
 from astrojax.files import write_atomically
 
@@ -57,6 +58,7 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "reconstruction_exact": float(np.mean(rebuilt["balanced"])),
         "reconstruction_exact_unbalanced": float(np.mean(rebuilt["likeliest"])),
         "reconstructed_reactions": len(rebuilt["balanced"]),
+        "active_dimensions": active_dimensions(means),
         "baselines": {},
     }
     train = training_candidates(task.universe, task.drafts, seed=0)

@@ -1,11 +1,12 @@
-"""Encoder of graphs: nodes, edges and a few tokens for each whole graph attend to one another.
+"""Encoder of graphs: nodes, and a few tokens for each whole graph, attend to one another; edges carry messages.
 
 Each layer first passes messages along edges, which have a state of their own, then lets every node attend to all others
 of its graph and to the graph's tokens (the local and global halves of Rampášek et al. 2022). What attention should know
-of the structure enters as biases: powers of the normalised adjacency between two nodes (Ma et al. 2023), linear
-combinations of which are all functions of the graph's spectrum, and how few steps apart they are (Ying et al. 2021).
-Laplacian eigenvectors say the same, but their signs are arbitrary, and their order too where eigenvalues meet: a
-network that reads them answers differently when nodes are numbered otherwise. Powers do not.
+of the structure enters as biases: powers of the normalised adjacency between two nodes (Ma et al. 2023), and how few
+steps apart they are (Ying et al. 2021). Combinations of the first powers are the smooth functions of the graph's
+spectrum, such as diffusion; what sets single eigenvectors apart they do not hold. Eigenvectors themselves have
+arbitrary signs, and an arbitrary order where eigenvalues meet: a network that reads them answers differently when nodes
+are numbered otherwise. With powers it does not.
 
 Rows hold several graphs; nothing crosses from one to another. Nodes lie one after the other where messages pass and
 where they are projected, so that little of a row is padding; for attention they are copied to blocks of equal size, a

@@ -30,7 +30,7 @@ class KL(Config):
 
     Attributes:
         annealing: of the weight, over the run.
-        free_bits: of each dimension, which cost nothing.
+        free_bits: the least that each dimension costs, so that nothing is won by saying less.
     """
 
     annealing: Annealing = Annealing()

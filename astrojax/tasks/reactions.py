@@ -63,8 +63,9 @@ class ReactionConfig(GraphConfig, kw_only=True, tag="reactions"):
 
     Attributes:
         data: the networks.
-        reconstruction: weight of writing the candidate, over saying whether a network has it.
-        balance: weight of the loss on elements that the written reaction makes or loses.
+        reconstruction: weight of writing the candidate, with the latent's cost and ``balance``, over saying whether a
+            network has it.
+        balance: weight, within ``reconstruction``, of elements that the written reaction makes or loses.
         anonymous: share of compounds whose identity the encoder is not told in training: with 1 it never is, and has
             formulas and connections to go by, which also hold of reactions that it has not seen.
         disturbed: standard deviation of noise on nodes' features in training.

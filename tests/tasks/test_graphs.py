@@ -52,6 +52,7 @@ def test_molecules_from_a_file_to_an_evaluation(molecules):
     assert result["validity_masked"] == 1.0
     for key in ("validity_unmasked", "uniqueness", "novelty", "reconstruction_exact"):
         assert 0 <= result[key] <= 1
+    assert 0 < result["active_dimensions"] <= 8
     assert result["published"]["GraphVAE"]["valid"] == 55.7
     for plot in ("latent_map", "generated", "interpolation", "properties"):
         assert (workdir / "eval" / f"{plot}.png").stat().st_size > 5000
@@ -108,6 +109,8 @@ def test_candidates_are_judged_beside_baselines(reactions):
     for scores in (result, *result["baselines"].values()):
         assert {"auroc", "auprc", "recovery_at_20"} <= scores.keys()
     assert 0 <= result["expected_calibration_error"] <= 1
+    assert result["recovery_at_20_by_chance"] < 1
+    assert 0 <= result["active_dimensions"] <= 8
     for plot in ("precision_recall", "reliability", "latent_map", "pathway"):
         assert (reactions / "eval" / f"{plot}.png").stat().st_size > 5000
 
@@ -136,6 +139,17 @@ def test_bad_molecules_are_refused(tmp_path):
     (tmp_path / "none.smi").write_text("C1CC\nnothing\n")
     with pytest.raises(RequestError, match="too few molecules: 0 in train, 0 in validation, 0 in heldout"):
         loop.train(make_task(molecule_config(tmp_path / "none.smi")), tmp_path / "run", devices=jax.devices()[:1])
+    names = {"Train ": ["C", "CC", "CCC"], "val": ["CCCC"], "test": ["CCCCC"]}
+    for split, message in (
+        ("eval", "line 7: split 'eval' should be one of train"),
+        ("", "line 7: split '' should be one of train"),
+        (" VALID", "too few molecules: 1 in heldout"),
+    ):
+        lines = [f"{smiles},{name}" for name, found in (names | {split: ["CCCCCC"]}).items() for smiles in found]
+        (tmp_path / "named.csv").write_text("\n".join(["smiles,split", *lines]))
+        with pytest.raises(RequestError, match=message):
+            loop.train(make_task(molecule_config(tmp_path / "named.csv")), tmp_path / "run", devices=jax.devices()[:1])
+    assert not list((tmp_path / "run").rglob("*.smi"))
     finished = launch("configs/graph_vae.py:molecules", tmp_path / "run", **{"data.path": "no/such.smi"})
     assert (finished.returncode, finished.stderr) == (2, "error: no/such.smi: no such file\n")
 
