@@ -30,7 +30,7 @@ from astrojax.train.task import CheckpointConfig, TrainConfig
 
 
 def metabolic() -> ReactionConfig:
-    """0.7M parameters, float32 throughout: 5 minutes on two CPU cores."""
+    """0.7M parameters, float32 throughout: 4 minutes on two CPU cores."""
     return ReactionConfig(
         model=GraphVAEConfig(
             num_layers=2,

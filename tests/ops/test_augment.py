@@ -251,7 +251,7 @@ def test_a_donated_cube_is_changed_in_place(dtype):
     memory = step.lower(cube, only(4)).compile().memory_analysis()
     slab = 2 * 4 * 32 * 64 * 4  # Two climate times, float32.
     assert memory.alias_size_in_bytes == cube.size * cube.dtype.itemsize
-    assert memory.temp_size_in_bytes < 6 * slab < cube.size * cube.dtype.itemsize / 10
+    assert memory.temp_size_in_bytes < 7 * slab < cube.size * cube.dtype.itemsize / 10
 
 
 def test_low_precision_is_rounded_once():
