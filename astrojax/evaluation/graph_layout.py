@@ -57,7 +57,18 @@ def layered(arrows: np.ndarray, widths: np.ndarray, reversible: np.ndarray) -> L
         component[route] = component[route[0]]
     rng = np.random.default_rng(0)
     tried = [_columns(neighbours, layer, widths, component + rng.random(len(layer))) for _ in range(_STARTS)]
-    return Layout(min(tried, key=lambda x: np.sum(np.diff(x[links]) ** 2)), layer, routes)
+    shortest = min(tried, key=lambda x: np.sum(np.diff(x[links]) ** 2))
+    return Layout(_side_by_side(shortest, widths, component), layer, routes)
+
+
+def _side_by_side(x: np.ndarray, widths: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """Parts that are not connected, which nothing draws together, next to each other."""
+    placed, end = np.empty_like(x), 0.0
+    for k in np.unique(component):
+        nodes = component == k
+        placed[nodes] = x[nodes] - np.min(x[nodes] - widths[nodes] / 2) + end
+        end = np.max(placed[nodes] + widths[nodes] / 2)
+    return placed
 
 
 def _longest_ways(level: np.ndarray, arrows: np.ndarray, num_reactions: int) -> np.ndarray:

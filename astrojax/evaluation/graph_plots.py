@@ -204,8 +204,8 @@ def pathway(path: Path, universe: Universe, reactions: Sequence[tuple[int, float
 def _graph(universe: Universe, reactions: Sequence[tuple[int, float | None]]):
     """Of each reaction the text in its box and the note beside it, the text of each compound, and arrows between
     positions in the list of reactions and then compounds."""
-    degree = np.bincount(np.concatenate([_compounds(r.terms) for r in universe.reactions]))
-    limit = max(_UBIQUITOUS_SHARE * len(universe.reactions), _UBIQUITOUS_LEAST)
+    degree = degrees(universe)
+    limit = ubiquitous(universe)
     boxes, notes, arrows, places = [], [], [], {}
     for i, (r, probability) in enumerate(reactions):
         terms = universe.reactions[r].terms
@@ -218,6 +218,17 @@ def _graph(universe: Universe, reactions: Sequence[tuple[int, float | None]]):
         notes.append(_note(universe, [t for t in terms if (t.compound, t.compartment) not in used + made]))
     labels = [_wrapped(universe.compounds[c].name, "" if where == "c" else where) for c, where in places]
     return boxes, notes, labels, arrows
+
+
+def degrees(universe: Universe) -> np.ndarray:
+    """``[compound]`` int, how many reactions each has."""
+    compounds = np.concatenate([_compounds(r.terms) for r in universe.reactions])
+    return np.bincount(compounds, minlength=len(universe.compounds))
+
+
+def ubiquitous(universe: Universe) -> float:
+    """Compounds of more reactions than this are in so many that they connect none."""
+    return max(_UBIQUITOUS_SHARE * len(universe.reactions), _UBIQUITOUS_LEAST)
 
 
 def _compounds(terms: Sequence[Term]) -> list[int]:

@@ -96,22 +96,26 @@ def _table(universe, pairs: Pairs, probability: np.ndarray) -> str:
 
 
 def _pathway(task, pairs: Pairs, probability: np.ndarray) -> list[tuple[int, float | None]]:
-    """The likeliest candidate of any network, with the draft's reactions and other candidates that share its compounds,
-    those first whose compounds few reactions have."""
+    """The likeliest candidate of any network, and around it the draft's reactions and other candidates: each next one
+    shares compounds with those before it that the fewest reactions have."""
     universe, best = task.universe, int(np.argmax(probability))
     network, reaction = int(pairs.network[best]), int(pairs.reaction[best])
     compounds = [{term.compound for term in r.terms} for r in universe.reactions]
-    common = np.bincount([c for r in compounds for c in r], minlength=len(universe.compounds))
-
-    def shared(other: int) -> float:
-        return sum(1 / common[c] for c in compounds[reaction] & compounds[other])
+    degree = plots.degrees(universe)
+    telling = np.where(degree <= plots.ubiquitous(universe), 1 / np.maximum(degree, 1), 0.0)
 
     here = pairs.network == network
     asked = {int(r): float(p) for r, p in zip(pairs.reaction[here], probability[here], strict=True) if p >= 0.5}
     others = {int(r): None for r in np.flatnonzero(task.drafts[network])} | asked
-    del others[reaction]
-    near = sorted(others, key=lambda other: -shared(other))[: _DRAWN - 1]
-    return [(reaction, asked.get(reaction)), *((r, others[r]) for r in near if shared(r))]
+    drawn, reached = [(reaction, others.pop(reaction))], set(compounds[reaction])
+    while others and len(drawn) < _DRAWN:
+        shared = {other: sum(telling[c] for c in compounds[other] & reached) for other in others}
+        nearest = max(shared, key=shared.get)
+        if not shared[nearest]:
+            break
+        drawn.append((nearest, others.pop(nearest)))
+        reached |= compounds[nearest]
+    return drawn
 
 
 def _summary(result: dict[str, Any]) -> dict[str, Any]:

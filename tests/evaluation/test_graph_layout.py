@@ -67,7 +67,7 @@ def test_nodes_do_not_overlap(seed):
 def test_parts_that_are_not_connected_stand_side_by_side():
     layout = layout_of(([0], [1]), ([2], [3]))
     first, second = layout.x[[0, 2, 3]], layout.x[[1, 4, 5]]
-    assert first.max() + 1 <= second.min() + 1e-9 or second.max() + 1 <= first.min() + 1e-9
+    assert max(second.min() - first.max(), first.min() - second.max()) == pytest.approx(1)  # And no further.
 
 
 def test_spaced_moves_no_more_than_needed():
