@@ -12,10 +12,15 @@ import pytest
 from astrojax import gapfill
 from astrojax.config import load_config
 from astrojax.data.networks.collection import read_collection
+from astrojax.data.networks.growth import find_needed
+from astrojax.data.networks.identity import identify
 from astrojax.data.networks.matching import make_draft
 from astrojax.data.networks.sbml import parse_sbml, read_network
+from astrojax.data.networks.universe import make_universe
 from astrojax.errors import RunError
 from astrojax.gapfill import fill, main, render
+from tests.data.networks.models import reaction, species, write_model
+from tests.data.networks.test_sbml import KINASE, KINASE_SPECIES
 
 MYCOPLASMA = Path("data/metabolic/MODEL1507180052.xml.gz")
 POOL = ("data/metabolic/MODEL1507180070.xml.gz", "data/metabolic/MODEL1507180007.xml.gz")
@@ -32,8 +37,8 @@ def universe():
 def draft(tmp_path_factory) -> Path:
     """Mycoplasma genitalium without some reactions that it needs."""
     document = parse_sbml(MYCOPLASMA)
-    for reaction in NEEDED:
-        document.getModel().removeReaction(reaction)
+    for name in NEEDED:
+        document.getModel().removeReaction(name)
     path = tmp_path_factory.mktemp("draft") / "draft.xml"
     libsbml.writeSBMLToFile(document, str(path))
     return path
@@ -108,6 +113,34 @@ def test_growth_that_cannot_be_reached_writes_nothing(universe, draft, tmp_path,
     with pytest.raises(RunError, match=error):
         fill(draft, universe, shared_compounds, out=tmp_path / "filled.xml", table=tmp_path / "filled.csv", **asked)
     assert not list(tmp_path.iterdir())
+
+
+def test_protons_follow_the_drafts_own_formulas(tmp_path):
+    """An acid that the pool writes without its proton and the draft with it."""
+    sugar, proton = species("M_glc__D_c", "D-Glucose", "C6H12O6", 0), species("M_h_c", "H+", "H", 1)
+    ways = [reaction("R_open", {"M_glc__D_c": -1, "M_acid_c": 1, "M_h_c": 1})]
+    acids = [species("M_acid_c", "acid", formula, charge) for formula, charge in (("C6H11O6", -1), ("C6H12O6", 0))]
+    pool = read_network(write_model(tmp_path / "pool.xml", [sugar, acids[0], proton], ways))
+    path = write_model(
+        tmp_path / "draft.xml", [sugar, acids[1], proton], [reaction("R_any", {"M_glc__D_c": -1, "M_h_c": 1})]
+    )
+    universe = make_universe([pool], identify([pool]))
+
+    def score(universe, draft, reactions):
+        return np.full(len(reactions), 0.9)
+
+    fill(path, universe, score, out=tmp_path / "filled.xml", table=tmp_path / "filled.csv")
+    added = read_network(tmp_path / "filled.xml").reactions[-1]
+    assert (added.id, added.stoichiometry) == ("R_open", {0: -1, 1: 1})
+    (row,) = rows(tmp_path / "filled.csv")
+    assert (row["hydrogen_and_charge_balanced"], row["protons_changed"]) == ("yes", "yes")
+    assert row["equation"] == "D-Glucose [c] => acid [c]"
+
+
+def test_growth_needs_an_objective(tmp_path):
+    path = write_model(tmp_path / "none.xml", KINASE_SPECIES, [KINASE])
+    with pytest.raises(RunError, match="it states no objective"):
+        find_needed(path, {}, 0.1)
 
 
 def test_the_table_accounts_for_everything_the_draft_lacks(universe, draft, tmp_path):
