@@ -251,10 +251,12 @@ def _protonated(universe: Universe, draft: Draft, terms: Sequence[Term]) -> Sequ
     protons = [(c, where) for c, where in draft.places if {where} == compartments and universe.compounds[c].proton]
     if not left or not protons:
         return terms
-    others = [term for term in terms if not universe.compounds[term.compound].proton]
-    count = sum(term.coefficient for term in terms) - sum(term.coefficient for term in others) - left.get("H", 0)
-    balanced = [*others, *([Term(*protons[0], count)] if abs(count) > _NOTHING else ())]
-    return terms if _protonation(universe, draft, balanced) else balanced
+    own = [term for term in terms if universe.compounds[term.compound].proton]
+    count = sum(term.coefficient for term in own) - left.get("H", 0)
+    balanced = [term for term in terms if term not in own]
+    if abs(count) > _NOTHING:
+        balanced.append(Term(*protons[0], count))
+    return balanced if _protonation(universe, draft, balanced) == {} else terms
 
 
 def _protonation(universe: Universe, draft: Draft, terms: Sequence[Term]) -> dict[str, float] | None:

@@ -137,6 +137,19 @@ def test_protons_follow_the_drafts_own_formulas(tmp_path):
     assert row["equation"] == "D-Glucose [c] => acid [c]"
 
 
+def test_a_proton_of_no_formula_balances_nothing(tmp_path):
+    sugar, acid = species("M_glc__D_c", "D-Glucose", "C6H12O6", 0), species("M_acid_c", "acid", "C6H11O6", -1)
+    way = reaction("R_open", {"M_glc__D_c": -1, "M_acid_c": 1})
+    pool = read_network(write_model(tmp_path / "pool.xml", [sugar, acid, species("M_h_c", "H+", "H", 1)], [way]))
+    any_way = reaction("R_any", {"M_glc__D_c": -1, "M_h_c": 1})
+    path = write_model(tmp_path / "draft.xml", [sugar, acid, species("M_h_c", "H+")], [any_way])
+    universe = make_universe([pool], identify([pool]))
+    fill(path, universe, lambda *_: np.asarray([0.9]), out=tmp_path / "filled.xml", table=tmp_path / "filled.csv")
+    assert read_network(tmp_path / "filled.xml").reactions[-1].stoichiometry == {0: -1, 1: 1}
+    (row,) = rows(tmp_path / "filled.csv")
+    assert (row["hydrogen_and_charge_balanced"], row["protons_changed"]) == ("no", "no")
+
+
 def test_growth_needs_an_objective(tmp_path):
     path = write_model(tmp_path / "none.xml", KINASE_SPECIES, [KINASE])
     with pytest.raises(RunError, match="it states no objective"):
