@@ -77,7 +77,13 @@ def read_smiles(path: str | Path) -> Iterator[Row]:
 
 
 def to_molecule(smiles: str) -> Molecule:
-    """The graph of a SMILES. Stereochemistry and isotopes are dropped.
+    """The graph of a SMILES; see :func:`canonical_molecule`."""
+    return canonical_molecule(smiles)[1]
+
+
+def canonical_molecule(smiles: str) -> tuple[str, Molecule]:
+    """The canonical SMILES, as :func:`to_smiles` writes it, and the graph of a SMILES. Stereochemistry and isotopes are
+    dropped.
 
     Raises:
         ValueError: RDKit cannot read it, or it has radicals, several fragments, atoms of no element or no known
@@ -114,7 +120,7 @@ def to_molecule(smiles: str) -> Molecule:
     molecule = Molecule(atoms, table[:, :2], table[:, 2])
     if to_smiles(molecule) != text:
         raise ValueError("hydrogens that no valence implies")
-    return molecule
+    return text, molecule
 
 
 def to_smiles(molecule: Molecule) -> str | None:
@@ -139,8 +145,9 @@ def atom_types(molecules: Sequence[Molecule]) -> tuple[AtomType, ...]:
     return tuple(sorted(counts, key=lambda kind: (-counts[kind], kind)))
 
 
-def read_molecules(path: str | Path) -> Iterator[tuple[Row, Molecule | str]]:
-    """The molecules of a file as :func:`read_smiles` finds them, or why one is none. Read by one process per core.
+def read_molecules(path: str | Path) -> Iterator[tuple[Row, tuple[str, Molecule] | str]]:
+    """The molecules of a file as :func:`read_smiles` finds them, each as :func:`canonical_molecule` has it, or why one
+    is none. Read by one process per core.
 
     Raises:
         RequestError: see :func:`read_smiles`.
@@ -152,8 +159,8 @@ def read_molecules(path: str | Path) -> Iterator[tuple[Row, Molecule | str]]:
         )
 
 
-def _molecule_or_reason(smiles: str) -> Molecule | str:
+def _molecule_or_reason(smiles: str) -> tuple[str, Molecule] | str:
     try:
-        return to_molecule(smiles)
+        return canonical_molecule(smiles)
     except ValueError as error:
         return str(error)

@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from astrojax.chemistry.valence import rdkit_chem
+from astrojax.data.networks.candidates import participation
 from astrojax.data.networks.universe import Term, Universe
 from astrojax.evaluation.graph_layout import layered, spaced
 from astrojax.evaluation.reaction_metrics import Reliability
@@ -204,7 +205,7 @@ def pathway(path: Path, universe: Universe, reactions: Sequence[tuple[int, float
 def _graph(universe: Universe, reactions: Sequence[tuple[int, float | None]]):
     """Of each reaction the text in its box and the note beside it, the text of each compound, and arrows between
     positions in the list of reactions and then compounds."""
-    degree = degrees(universe)
+    degree = participation(universe).sum(axis=1)
     limit = ubiquitous(universe)
     boxes, notes, arrows, places = [], [], [], {}
     for i, (r, probability) in enumerate(reactions):
@@ -218,12 +219,6 @@ def _graph(universe: Universe, reactions: Sequence[tuple[int, float | None]]):
         notes.append(_note(universe, [t for t in terms if (t.compound, t.compartment) not in used + made]))
     labels = [_wrapped(universe.compounds[c].name, "" if where == "c" else where) for c, where in places]
     return boxes, notes, labels, arrows
-
-
-def degrees(universe: Universe) -> np.ndarray:
-    """``[compound]`` int, how many reactions each has."""
-    compounds = np.concatenate([_compounds(r.terms) for r in universe.reactions])
-    return np.bincount(compounds, minlength=len(universe.compounds))
 
 
 def ubiquitous(universe: Universe) -> float:

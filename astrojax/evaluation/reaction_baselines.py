@@ -13,10 +13,7 @@ all drafts, and pairs with and without the reaction see the same network. Reacti
 there and where settings are chosen, as they do when reactions are held out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
@@ -28,11 +25,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from astrojax.data.networks.candidates import foldings, participation, placement, same_compounds, without
+from astrojax.data.networks.candidates import Pairs, foldings, participation, placement, same_compounds, without
 from astrojax.data.networks.universe import Universe
-
-if TYPE_CHECKING:
-    from astrojax.data.networks.candidates import Pairs
 
 _ELEMENTS = ("C", "H", "N", "O", "P", "S")  # Of the others, which are rare, the sum.
 _NETWORK_FEATURES = 7
@@ -121,7 +115,7 @@ def training_features(universe: Universe, drafts: np.ndarray, train: Pairs) -> n
     features = np.zeros((len(train.reaction), _NETWORK_FEATURES))
     for part in foldings(universe, np.flatnonzero(drafts.any(0)), seed=0):
         of_part = np.flatnonzero(np.isin(train.reaction, part))
-        pairs = type(train)(*(x[of_part] for x in train))
+        pairs = Pairs(*(x[of_part] for x in train))
         features[of_part] = network_features(universe, without(drafts, part), pairs)
     return features
 

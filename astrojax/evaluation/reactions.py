@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from astrojax.console import say
-from astrojax.data.networks.candidates import Pairs, same_compounds, training_candidates
+from astrojax.data.networks.candidates import Pairs, participation, same_compounds, training_candidates
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import reaction_metrics as metrics
 from astrojax.evaluation.latents import active_dimensions
@@ -101,7 +101,7 @@ def _pathway(task, pairs: Pairs, probability: np.ndarray) -> list[tuple[int, flo
     universe, best = task.universe, int(np.argmax(probability))
     network, reaction = int(pairs.network[best]), int(pairs.reaction[best])
     compounds = [{term.compound for term in r.terms} for r in universe.reactions]
-    degree = plots.degrees(universe)
+    degree = participation(universe).sum(axis=1)
     telling = np.where(degree <= plots.ubiquitous(universe), 1 / np.maximum(degree, 1), 0.0)
 
     here = pairs.network == network

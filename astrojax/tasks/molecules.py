@@ -117,21 +117,23 @@ class MoleculeTask(GraphTask):
         seen: set[str] = set()
         rows = list(read_molecules(data.path))
         has_splits = any(row.split for row, _ in rows)
-        for row, molecule in rows:
+        for row, found in rows:
             split = _SPLIT_NAMES.get(row.split.strip().lower())
             if has_splits and split is None:
                 raise RequestError(
                     f"{data.path}, line {row.line}: split {row.split!r} should be one of {', '.join(_SPLIT_NAMES)}"
                 )
-            if isinstance(molecule, str):
-                left_out[molecule] += 1
-            elif len(molecule.atoms) > data.max_atoms or len(molecule.bonds) > data.max_bonds:
+            if isinstance(found, str):
+                left_out[found] += 1
+                continue
+            smiles, molecule = found
+            if len(molecule.atoms) > data.max_atoms or len(molecule.bonds) > data.max_bonds:
                 left_out[
                     f"{len(molecule.atoms)} atoms and {len(molecule.bonds)} bonds, more than there is room for"
                 ] += 1
             elif len(molecule.atoms) > budget.graph_nodes or 2 * len(molecule.bonds) > budget.edges:
                 left_out[f"{len(molecule.atoms)} atoms and {len(molecule.bonds)} bonds, more than budget holds"] += 1
-            elif (smiles := to_smiles(molecule)) in seen:
+            elif smiles in seen:
                 left_out["repeated"] += 1
             else:
                 seen.add(smiles)

@@ -25,9 +25,16 @@ def opened(config, workdir):
     return task
 
 
-def first_batch(task, mesh):
-    batch = put_batch(next(iter(task.training_data())), mesh)
-    return batch | {"kl_weight": jnp.full_like(batch["kl_weight"], KL_WEIGHT)}
+def judged(task, says):
+    """Loss and weight of the first batch, the batch, and what ``says(params, batch)`` returns, in float64."""
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        params = jax.jit(task.init)(jax.random.key(0))
+        batch = put_batch(next(iter(task.training_data())), mesh)
+        batch |= {"kl_weight": jnp.full_like(batch["kl_weight"], KL_WEIGHT)}
+        loss, weight = jax.jit(task.loss)(params, batch, jax.random.key(0))
+        said = [np.asarray(x, np.float64) for x in jax.jit(says)(params, batch)]
+    return float(loss), float(weight), jax.device_get(batch["graphs"]), said
 
 
 def log_softmax(x):
@@ -44,24 +51,19 @@ def kl_of(mean, log_variance, free_bits):
 def test_molecules_cost_their_tokens_what_valence_forbids_and_their_latents(tmp_path):
     fields = {"valence": "0.3", "kl.free_bits": "0.05"}
     task = opened(molecule_config(write_molecules(tmp_path / "few.csv"), **fields), tmp_path)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        params, batch = jax.jit(task.init)(jax.random.key(0)), first_batch(task, mesh)
-        loss, weight = jax.jit(task.loss)(params, batch, jax.random.key(0))
 
-        @jax.jit
-        def says(params, batch):
-            model, tokens = task.model(params), batch["graphs"].globals["tokens"]
-            posterior, _ = model.encode(batch["graphs"])
-            latent = posterior.sample(batch["words"]).reshape(-1, posterior.mean.shape[-1])
-            flat = tokens.reshape(-1, tokens.shape[-1])
-            permitted = task.config.notation.permitted(flat, task._valences)
-            return posterior.mean, posterior.logvar, model.decoder(latent, flat), permitted
+    def says(params, batch):
+        model, tokens = task.model(params), batch["graphs"].globals["tokens"]
+        posterior, _ = model.encode(batch["graphs"])
+        latent = posterior.sample(batch["words"]).reshape(-1, posterior.mean.shape[-1])
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        permitted = task.config.notation.permitted(flat, task._valences)
+        return posterior.mean, posterior.logvar, model.decoder(latent, flat), permitted
 
-        mean, log_variance, logits, permitted = (np.asarray(x, np.float64) for x in says(params, batch))
-    tokens = np.asarray(batch["graphs"].globals["tokens"]).reshape(len(logits), -1)
+    loss, weight, graphs, (mean, log_variance, logits, permitted) = judged(task, says)
+    tokens = graphs.globals["tokens"].reshape(len(logits), -1)
     kl = kl_of(mean, log_variance, 0.05).ravel()
-    total, molecules = 0.0, np.flatnonzero(np.asarray(batch["graphs"].globals["place"]).ravel() >= 0)
+    total, molecules = 0.0, np.flatnonzero(graphs.globals["place"].ravel() >= 0)
     for molecule in molecules:
         for place, token in enumerate(tokens[molecule]):
             log_likelihood = log_softmax(logits[molecule, place])
@@ -70,30 +72,24 @@ def test_molecules_cost_their_tokens_what_valence_forbids_and_their_latents(tmp_
             if token == END:
                 break
         total += KL_WEIGHT * kl[molecule]
-    assert float(loss) == pytest.approx(total, rel=1e-5)
-    assert float(weight) == len(molecules)
+    assert loss == pytest.approx(total, rel=1e-5)
+    assert weight == len(molecules)
 
 
 def test_reactions_cost_their_presence_and_what_they_turn_into_what(tmp_path):
     fields = {"reconstruction": "0.5", "balance": "0.3", "disturbed": "0.0", "kl.free_bits": "0.05"}
     task = opened(reaction_config(**fields), tmp_path)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    with jax.set_mesh(mesh):
-        params, batch = jax.jit(task.init)(jax.random.key(0)), first_batch(task, mesh)
-        loss, weight = jax.jit(task.loss)(params, batch, jax.random.key(0))
 
-        @jax.jit
-        def says(params, batch):
-            model, seen, nodes = task.model(params), task._disturbed(batch), batch["graphs"].nodes
-            posterior, encoded = model.encode(seen)
-            latent = posterior.sample(batch["words"])
-            members = encoded.structure.members
-            written = model.decoder.coefficients(latent, nodes["kind"], nodes["features"], members)
-            presence = model.decoder.presence(latent, encoded, seen.n_node)
-            return posterior.mean, posterior.logvar, presence, written
+    def says(params, batch):
+        model, seen, nodes = task.model(params), task._disturbed(batch), batch["graphs"].nodes
+        posterior, encoded = model.encode(seen)
+        latent = posterior.sample(batch["words"])
+        members = encoded.structure.members
+        written = model.decoder.coefficients(latent, nodes["kind"], nodes["features"], members)
+        presence = model.decoder.presence(latent, encoded, seen.n_node)
+        return posterior.mean, posterior.logvar, presence, written
 
-        mean, log_variance, presence, written = (np.asarray(x, np.float64) for x in says(params, batch))
-    graphs = jax.device_get(batch["graphs"])
+    loss, weight, graphs, (mean, log_variance, presence, written) = judged(task, says)
     kl, log_likelihood = kl_of(mean, log_variance, 0.05), log_softmax(written)
     total = count = 0
     for row in range(len(presence)):
@@ -110,8 +106,8 @@ def test_reactions_cost_their_presence_and_what_they_turn_into_what(tmp_path):
             off = np.sum(np.abs(left) / (1 + turned))
             total += 0.5 * (-chosen.sum() + KL_WEIGHT * kl[row, g] + 0.3 * off)
             count += 1
-    assert float(loss) == pytest.approx(total, rel=1e-4)
-    assert float(weight) == count > 8
+    assert loss == pytest.approx(total, rel=1e-4)
+    assert weight == count > 8
 
 
 def test_what_is_true_is_not_out_of_balance(tmp_path):

@@ -10,13 +10,13 @@ have it, and a model can learn how often each network uses a compound.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
 
-from astrojax.data.networks.universe import UniversalReaction, Universe
+from astrojax.data.networks.universe import Term, UniversalReaction, Universe
 
 Split = Literal["train", "validation", "heldout"]
 
@@ -53,22 +53,17 @@ def splits(universe: Universe) -> np.ndarray:
 
 def participation(universe: Universe) -> scipy.sparse.csr_array:
     """``[compound, reaction]`` bool: what takes part in what."""
-    places = [(term.compound, r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
-    return _incidence(places, len(universe.compounds), len(universe.reactions))
+    return _incidence(universe, lambda term: term.compound, range(len(universe.compounds)))
 
 
 def placement(universe: Universe) -> scipy.sparse.csr_array:
     """``[place, reaction]`` like :func:`participation`, where a compound in another compartment is another one."""
-    terms = [(term, r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
-    number = {p: i for i, p in enumerate(dict.fromkeys((term.compound, term.compartment) for term, _ in terms))}
-    return _incidence([(number[t.compound, t.compartment], r) for t, r in terms], len(number), len(universe.reactions))
+    return _incidence(universe, lambda term: (term.compound, term.compartment))
 
 
 def compartments(universe: Universe) -> scipy.sparse.csr_array:
     """``[compartment, reaction]`` bool: where what takes place."""
-    terms = [(term.compartment, r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
-    number = {where: i for i, where in enumerate(dict.fromkeys(where for where, _ in terms))}
-    return _incidence([(number[where], r) for where, r in terms], len(number), len(universe.reactions))
+    return _incidence(universe, lambda term: term.compartment)
 
 
 def candidates(universe: Universe, drafts: np.ndarray, reactions: np.ndarray) -> Pairs:
@@ -114,8 +109,15 @@ def training_candidates(universe: Universe, drafts: np.ndarray, seed: int) -> Pa
     return Pairs(*(np.concatenate(values) for values in zip(*pairs, strict=True)))
 
 
-def _incidence(places: list[tuple[int, int]], *shape: int) -> scipy.sparse.csr_array:
-    row, column = np.unique(np.asarray(places, np.int64).reshape(-1, 2), axis=0).T
+def _incidence(
+    universe: Universe, of: Callable[[Term], Hashable], all_: Iterable[Hashable] = ()
+) -> scipy.sparse.csr_array:
+    """``[of the terms, reaction]``: which reaction has which; rows are as in ``all_``, or as they are met."""
+    found = [(of(term), r) for r, reaction in enumerate(universe.reactions) for term in reaction.terms]
+    number = {one: i for i, one in enumerate(dict.fromkeys([*all_, *(one for one, _ in found)]))}
+    places = np.asarray([(number[one], r) for one, r in found], np.int64)
+    row, column = np.unique(places.reshape(-1, 2), axis=0).T
+    shape = len(number), len(universe.reactions)
     return scipy.sparse.csr_array((np.ones(len(row), np.int32), (row, column)), shape)
 
 

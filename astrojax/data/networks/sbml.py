@@ -216,7 +216,7 @@ def _reaction(
     # A reaction that is shut, 0 to 0, or of bounds that are no numbers, is what its attribute says.
     lower, upper = bounds.get(reaction.getId(), (math.nan, math.nan))
     runs = lower < 0 or upper > 0
-    backwards = runs and lower < 0 and upper <= 0
+    backwards = lower < 0 and upper <= 0
     if backwards:
         remarks["reactions that run backwards alone, turned round"] += 1
     return Reaction(

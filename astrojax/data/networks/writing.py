@@ -220,7 +220,8 @@ def _bounds(model, free: Callable[[str], str]) -> Callable[[Any], None]:
     plugins = [plugin for r in reactions if (plugin := r.getPlugin("fbc")) and plugin.isSetUpperFluxBound()]
     laws = [law for r in reactions if (law := r.getKineticLaw()) and law.getParameter("UPPER_BOUND")]
     fbc = model.getPlugin("fbc")
-    if laws and not plugins and not (fbc and fbc.getNumFluxBounds()):
+    in_package = plugins or (fbc and fbc.getNumFluxBounds())
+    if laws and not in_package:
         return _by_kinetic_laws(laws)
     if fbc and fbc.getPackageVersion() > 1:
         return _by_shared_parameters(model, plugins, free)
