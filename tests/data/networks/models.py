@@ -56,3 +56,35 @@ def write_model(path: Path, species: list[str], reactions: list[str]) -> Path:
     content += f"<listOfReactions>{''.join(reactions)}</listOfReactions>\n</model></sbml>\n"
     path.write_text(content)
     return path
+
+
+def state_bounds(path: Path, bounds: dict[str, tuple[float, float]], dialect: str) -> Path:
+    """States flux bounds of reactions in a written model, in one of the three ways there are: ``law``, ``fbc1``,
+    ``fbc2``. Of each sign there is one value."""
+    text = path.read_text()
+    if dialect == "law":
+        for reaction, sides in bounds.items():
+            values = zip(("LOWER", "UPPER"), sides, strict=True)
+            limits = "".join(f'<localParameter id="{side}_BOUND" value="{value}"/>' for side, value in values)
+            law = f"<kineticLaw><listOfLocalParameters>{limits}</listOfLocalParameters></kineticLaw>"
+            head, tail = text.split(f'<reaction id="{reaction}"')
+            text = f'{head}<reaction id="{reaction}"{tail.replace("</reaction>", f"{law}</reaction>", 1)}'
+    if dialect == "fbc1":
+        stated = "".join(
+            f'<fbc:fluxBound fbc:reaction="{reaction}" fbc:operation="{side}" fbc:value="{value}"/>'
+            for reaction, sides in bounds.items()
+            for side, value in zip(("greaterEqual", "lessEqual"), sides, strict=True)
+        )
+        text = text.replace("fbc/version2", "fbc/version1").replace(' fbc:strict="false"', "")
+        text = text.replace("</model>", f"<fbc:listOfFluxBounds>{stated}</fbc:listOfFluxBounds></model>")
+    if dialect == "fbc2":
+        name = {
+            value: "low" if value < 0 else "high" if value > 0 else "none" for pair in bounds.values() for value in pair
+        }
+        parameters = "".join(f'<parameter id="{i}" value="{v}" constant="true"/>' for v, i in name.items())
+        text = text.replace("<listOfReactions>", f"<listOfParameters>{parameters}</listOfParameters><listOfReactions>")
+        for reaction, (lower, upper) in bounds.items():
+            own = f'<reaction id="{reaction}"'
+            text = text.replace(own, f'{own} fbc:lowerFluxBound="{name[lower]}" fbc:upperFluxBound="{name[upper]}"')
+    path.write_text(text)
+    return path

@@ -5,7 +5,7 @@ import pytest
 
 from astrojax.data.networks.sbml import read_network
 from astrojax.errors import RequestError
-from tests.data.networks.models import reaction, species, write_model
+from tests.data.networks.models import reaction, species, state_bounds, write_model
 
 GLUCOSE = species("M_glc__D_c", "D-Glucose", "C6H12O6", 0, "http://identifiers.org/kegg.compound/C00031")
 KINASE = reaction("R_HEX", {"M_glc__D_c": -1, "M_atp_c": -1, "M_g6p_c": 1, "M_adp_c": 1, "M_h_c": 1})
@@ -41,48 +41,14 @@ def test_a_kinase(tmp_path):
 def test_a_reaction_runs_as_its_bounds_say(tmp_path, dialect, lower, upper, backwards, reversible):
     """Its attribute says that it runs both ways, and counts where it is shut."""
     text = reaction("R_1", {"M_glc__D_c": -1, "M_g6p_c": 1}, reversible=True)
-    path = write_model(tmp_path / "bound.xml", KINASE_SPECIES, [bounded(text, "R_1", lower, upper, dialect)])
-    if dialect == "fbc1":
-        path.write_text(path.read_text().replace("fbc/version2", "fbc/version1").replace(' fbc:strict="false"', ""))
-    content = path.read_text()
-    if dialect == "fbc1":
-        content = content.replace("</model>", f"{flux_bounds('R_1', lower, upper)}</model>")
-    if dialect == "fbc2":
-        values = (
-            f'<parameter id="lo" value="{lower}" constant="true"/><parameter id="hi" value="{upper}" constant="true"/>'
-        )
-        content = content.replace(
-            "<listOfReactions>", f"<listOfParameters>{values}</listOfParameters><listOfReactions>"
-        )
-    path.write_text(content)
+    path = write_model(tmp_path / "bound.xml", KINASE_SPECIES, [text])
+    state_bounds(path, {"R_1": (lower, upper)}, dialect)
     network = read_network(path)
     (found,) = network.reactions
     sign = -1 if backwards else 1
     assert found.stoichiometry == {0: -sign, 3: sign}
     assert found.reversible == reversible
     assert network.remarks == ({"reactions that run backwards alone, turned round": 1} if backwards else {})
-
-
-def bounded(text: str, name: str, lower: float, upper: float, dialect: str) -> str:
-    """The text of a reaction with bounds, as far as they stand in it."""
-    if dialect == "fbc2":
-        return text.replace(f'id="{name}"', f'id="{name}" fbc:lowerFluxBound="lo" fbc:upperFluxBound="hi"')
-    if dialect == "law":
-        values = "".join(
-            f'<localParameter id="{side}_BOUND" value="{value}"/>'
-            for side, value in (("LOWER", lower), ("UPPER", upper))
-        )
-        law = f"<kineticLaw><listOfLocalParameters>{values}</listOfLocalParameters></kineticLaw>"
-        return text.replace("</reaction>", f"{law}</reaction>")
-    return text
-
-
-def flux_bounds(name: str, lower: float, upper: float) -> str:
-    bounds = "".join(
-        f'<fbc:fluxBound fbc:reaction="{name}" fbc:operation="{side}" fbc:value="{value}"/>'
-        for side, value in (("greaterEqual", lower), ("lessEqual", upper))
-    )
-    return f"<fbc:listOfFluxBounds>{bounds}</fbc:listOfFluxBounds>"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from astrojax.data.networks.sbml import read_network
 from astrojax.data.networks.writing import Addition, NewSpecies, write_filled
 from astrojax.errors import RequestError
-from tests.data.networks.models import reaction, species, write_model
+from tests.data.networks.models import reaction, species, state_bounds, write_model
 from tests.data.networks.test_sbml import KINASE, KINASE_SPECIES
 
 LEGACY = Path("data/metabolic/MODEL1311070000.xml.gz")  # Level 2, bounds in kinetic laws.
@@ -40,27 +40,8 @@ def additions(g6p, atp, adp):
 def draft(folder, dialect):
     """Two kinases, and a reaction back that runs both ways, in a file that states bounds one way or another."""
     twice = [KINASE, KINASE.replace("R_HEX", "R_GLK"), reaction("R_back", {"M_g6p_c": -1, "M_glc__D_c": 1}, True)]
-    text = write_model(folder / "draft.xml", KINASE_SPECIES, twice).read_text()
-    if dialect == "fbc2":
-        values = {"none": 0, "low": -999, "high": 999}
-        parameters = "".join(f'<parameter id="{i}" value="{v}" constant="true"/>' for i, v in values.items())
-        text = text.replace("<listOfReactions>", f"<listOfParameters>{parameters}</listOfParameters><listOfReactions>")
-        for reversible, lower in (("false", "none"), ("true", "low")):
-            text = text.replace(
-                f'reversible="{reversible}"',
-                f'reversible="{reversible}" fbc:lowerFluxBound="{lower}" fbc:upperFluxBound="high"',
-            )
-    if dialect == "fbc1":
-        bounds = "".join(
-            f'<fbc:fluxBound fbc:reaction="{r}" fbc:operation="{side}" fbc:value="{value}"/>'
-            for r, lower in (("R_HEX", 0), ("R_GLK", 0), ("R_back", -999))
-            for side, value in (("greaterEqual", lower), ("lessEqual", 999))
-        )
-        text = text.replace("fbc/version2", "fbc/version1").replace(' fbc:strict="false"', "")
-        text = text.replace("</model>", f"<fbc:listOfFluxBounds>{bounds}</fbc:listOfFluxBounds></model>")
-    path = folder / "draft.xml"
-    path.write_text(text)
-    return path
+    path = write_model(folder / "draft.xml", KINASE_SPECIES, twice)
+    return state_bounds(path, {"R_HEX": (0, 999), "R_GLK": (0, 999), "R_back": (-999, 999)}, dialect)
 
 
 def read_by_cobrapy(*files):
