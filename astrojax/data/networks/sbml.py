@@ -213,9 +213,9 @@ def _reaction(
                 coefficient = 1.0
             if place is not None:
                 stoichiometry[place] = stoichiometry.get(place, 0.0) + sign * coefficient
-    # A reaction that is shut, 0 to 0, or of bounds that are no numbers, is what its attribute says.
+    # A reaction that is shut, 0 to 0, or whose bounds are no range of numbers, is what its attribute says.
     lower, upper = bounds.get(reaction.getId(), (math.nan, math.nan))
-    runs = lower < 0 or upper > 0
+    runs = lower <= upper and (lower < 0 or upper > 0)
     backwards = lower < 0 and upper <= 0
     if backwards:
         remarks["reactions that run backwards alone, turned round"] += 1

@@ -51,6 +51,15 @@ def test_a_reaction_runs_as_its_bounds_say(tmp_path, dialect, lower, upper, back
     assert network.remarks == ({"reactions that run backwards alone, turned round": 1} if backwards else {})
 
 
+@pytest.mark.parametrize("dialect", ["law", "fbc1"])
+@pytest.mark.parametrize("bounds", [("NaN", 9), (-9, "NaN"), ("NaN", "NaN"), (9, -9)])
+def test_bounds_that_are_no_range_say_nothing(tmp_path, dialect, bounds):
+    text = reaction("R_1", {"M_glc__D_c": -1, "M_g6p_c": 1}, reversible=True)
+    path = state_bounds(write_model(tmp_path / "bound.xml", KINASE_SPECIES, [text]), {"R_1": bounds}, dialect)
+    (found,) = read_network(path).reactions
+    assert (found.stoichiometry, found.reversible) == ({0: -1, 3: 1}, True)
+
+
 @pytest.mark.parametrize(
     ("identifier", "name", "found"),
     [
