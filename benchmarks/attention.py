@@ -161,7 +161,7 @@ def error_in_rows(arrays, results, backward: bool, count: int = 64) -> float:
     """The greatest error of the output, and of the gradient of the queries, in ``count`` rows, relative to float64."""
     import numpy as np
 
-    query, key, value, out_grad = arrays
+    query, key, value, out_grad = map(np.asarray, arrays)
     rng = np.random.default_rng(0)
     b, t, n = (rng.integers(0, size, count) for size in query.shape[:3])
     errors = []
@@ -176,7 +176,7 @@ def error_in_rows(arrays, results, backward: bool, count: int = 64) -> float:
         scores_grad = weights * (v @ do - exact["out"][-1] @ do)
         exact["query_grad"].append(scores_grad @ k / np.sqrt(len(q)))
     for expected, got in zip(exact.values(), results[: 2 if backward else 1], strict=False):
-        got = np.asarray([got[i, row, head] for i, row, head in zip(b, t, n, strict=True)], np.float64)
+        got = np.asarray(got)[b, t, n].astype(np.float64)
         errors.append(np.abs(got - expected).max() / np.abs(expected).max())
     return float(max(errors))
 
