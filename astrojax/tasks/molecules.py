@@ -58,7 +58,7 @@ class MoleculeConfig(GraphConfig, kw_only=True, tag="molecules"):
     """
 
     data: MoleculeData = MoleculeData()
-    valence: NonNegativeFloat = 0.1
+    valence: NonNegativeFloat = 1.0
     num_samples: Positive = 10_000
     temperature: PositiveFloat = 1.0
 
