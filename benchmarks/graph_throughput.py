@@ -2,7 +2,6 @@
 
 python -m benchmarks.graph_throughput --python PATH
 # PATH: the Python of an environment with: pip install torch torch-geometric
-python -m benchmarks.graph_throughput --python PATH --device gpu --batch-sizes 384 1536
 
 The graphs are real: molecules of QM9, and candidate reactions with their neighbourhoods in draft networks; the sizes
 are those of the presets in configs/graph_vae.py. There are three on the other side. ``same`` is our encoder with our
@@ -49,7 +48,6 @@ AGREEMENT = 1e-4  # Of the losses and the norms of the gradients of one encoder 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", type=Path, required=True, help="of an environment with torch and torch-geometric")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=(96, 384), help="graphs in a step")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
@@ -66,8 +64,7 @@ def main() -> None:
             figures["presets"][preset] = measure(preset, folder, flags, versions)
     from benchmarks.record import save_result
 
-    name = "graph_throughput" if flags.device == "cpu" else "graph_throughput_gpu"
-    print("written to", save_result(name, figures, versions, versions.pop("gpu", None)))
+    print("written to", save_result("graph_throughput", figures, versions))
 
 
 def write_data(preset: str, folder: Path) -> None:
@@ -144,8 +141,8 @@ def measure(preset: str, folder: Path, flags, versions: dict[str, str]) -> dict:
     sizes = list(flags.batch_sizes)
     this_python, other_python = [sys.executable, "-m", "benchmarks.graph_throughput"], [flags.python, __file__]
     sides = {
-        "astrojax": Side([*this_python, "astrojax", preset, folder, json.dumps(sizes)], flags.device),
-        "pyg": Side([*other_python, "pyg", preset, folder, json.dumps(sizes), int(flags.compile)], flags.device),
+        "astrojax": Side([*this_python, "astrojax", preset, folder, json.dumps(sizes)]),
+        "pyg": Side([*other_python, "pyg", preset, folder, json.dumps(sizes), int(flags.compile)]),
     }
     figures = {"parameters": {}, "graphs_per_second": {}}
     for side in sides.values():
@@ -202,20 +199,17 @@ class Side:
 
     disturbed = 0
 
-    def __init__(self, command, device: str):
+    def __init__(self, command):
         # As the product runs: glibc asks for huge pages. Both sides gain by it.
         environment = os.environ | {
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
             "OMP_NUM_THREADS": str(THREADS),
             "NPROC": str(THREADS),  # How many XLA starts.
-            "JAX_PLATFORMS": "cpu" if device == "cpu" else "cuda",
-            # On GPUs, whose products of float32 numbers are of 19 bits unless told otherwise; PyTorch's are of 32.
-            "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "JAX_PLATFORMS": "cpu",
         }
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [*map(str, command), device], stdin=pipe, stdout=pipe, text=True, env=environment
+            [str(part) for part in command], stdin=pipe, stdout=pipe, text=True, env=environment
         )
         self.about = self._answer()
 
@@ -325,13 +319,11 @@ def serve_astrojax(preset: str, folder: Path, sizes: list[int]) -> None:
         "budget": [budget.nodes, budget.edges, budget.graphs, budget.graph_nodes],
         "rows": num_rows,
     }
-    device = jax.devices()[0]
-    versions = {"jax": jax.__version__} | ({"gpu": device.device_kind} if device.platform == "gpu" else {})
-    about = {"versions": versions, "parameters": {"astrojax": [count, without]}}
+    about = {"versions": {"jax": jax.__version__}, "parameters": {"astrojax": [count, without]}}
     serve(about | {"graphs": graphs, "loss_and_gradient_norm": [float(loss), norm]}, step)
 
 
-def serve_pyg(folder: Path, sizes: list[int], compiled: bool, device: str) -> None:
+def serve_pyg(folder: Path, sizes: list[int], compiled: bool) -> None:
     import torch
     import torch_geometric
     from torch_geometric.data import Batch
@@ -342,9 +334,6 @@ def serve_pyg(folder: Path, sizes: list[int], compiled: bool, device: str) -> No
     shape = json.loads((folder / "shape.json").read_text())
     models = {local: gps(shape, data[0], local) for local in ("transformer", "gine")}
     models |= {"same": same(shape, np.load(folder / "weights.npz"))}
-    device = torch.device("cuda" if device == "gpu" else "cpu")
-    for model in models.values():
-        model.to(device)
     variants = {f"pyg_{name}": (model, model) for name, model in models.items()}
     # In pieces: that batches differ in their largest graph breaks GPSConv's program in two.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
@@ -353,7 +342,7 @@ def serve_pyg(folder: Path, sizes: list[int], compiled: bool, device: str) -> No
     places = {size: places_of_batches(len(data), size) for size in sizes}
 
     def made(size, number):
-        return Batch.from_data_list([data[place] for place in places[size][number]]).to(device)
+        return Batch.from_data_list([data[place] for place in places[size][number]])
 
     ready = functools.cache(made)
 
@@ -367,8 +356,6 @@ def serve_pyg(folder: Path, sizes: list[int], compiled: bool, device: str) -> No
         )
         loss = (pooled - 1.0).square().mean()
         loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
         return loss
 
     def counts(model):
@@ -487,11 +474,11 @@ def same(shape: dict, weights):
         def forward(self, kind, known, edge_kind, edge_attr, edge_index, batch, num_graphs: int):
             w, norm = self.weights, lambda x, scale: functional.rms_norm(x, x.shape[-1:], scale, eps)
             senders, receivers = edge_index
-            degrees = scatter(torch.ones(len(senders), device=kind.device), receivers, dim_size=len(kind))
+            degrees = scatter(torch.ones(len(senders)), receivers, dim_size=len(kind))
             adjacency = to_dense_adj(torch.stack([receivers, senders]), batch, batch_size=num_graphs)
             scale = adjacency.sum(-1).clamp(min=1).rsqrt()
             normalised = adjacency * scale[:, :, None] * scale[:, None]
-            power, near, walks = normalised, torch.eye(normalised.shape[1], device=kind.device), []
+            power, near, walks = normalised, torch.eye(normalised.shape[1]), []
             for step in range(f):
                 power = power @ normalised if step else normalised
                 near = torch.maximum(near, (power > 0).float())
@@ -506,7 +493,7 @@ def same(shape: dict, weights):
                 edges = edges + edge_attr @ w["edge_features_fc"]
             tokens = w["tokens_kd"].expand(num_graphs, -1, -1)
             walks = torch.stack(walks[::2] + walks[1::2], 1)
-            token = torch.arange(walks.shape[-1] + k, device=kind.device) >= walks.shape[-1]
+            token = torch.arange(walks.shape[-1] + k) >= walks.shape[-1]
             pairs = torch.stack([token[:, None] & ~token, ~token[:, None] & token, token[:, None] & token]).float()
             seen = functional.pad(present, (0, k), value=True)[:, None, None]
             # All layers' biases at once, as ours.
@@ -546,6 +533,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["astrojax"]:
         serve_astrojax(sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4]))
     elif sys.argv[1:2] == ["pyg"]:
-        serve_pyg(Path(sys.argv[3]), json.loads(sys.argv[4]), sys.argv[5] == "1", sys.argv[6])
+        serve_pyg(Path(sys.argv[3]), json.loads(sys.argv[4]), sys.argv[5] == "1")
     else:
         main()
