@@ -19,8 +19,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from astrojax.chemistry.valence import rdkit_chem
 from astrojax.data.networks.candidates import participation
 from astrojax.data.networks.universe import Term, Universe
+from astrojax.evaluation.calibration import Reliability
 from astrojax.evaluation.graph_layout import layered, spaced
-from astrojax.evaluation.reaction_metrics import Reliability
 from astrojax.files import write_atomically
 
 _GENERATED, _TRAINING = "#c1272d", "#8a9bb0"

@@ -1,6 +1,7 @@
 """How good a molecule model is: what it generates, with and without the valence mask, and what it reconstructs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from astrojax.console import say
+from astrojax.evaluation import calibration
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import molecule_metrics as metrics
 from astrojax.evaluation.latents import active_dimensions
@@ -21,11 +23,13 @@ _LINES, _STOPS = 6, 7
 
 
 def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
-    """Writes ``eval/metrics.json`` and plots: a latent map, generated molecules, interpolations, properties.
+    """Writes ``eval/metrics.json`` and plots: a latent map, generated molecules, interpolations, properties, a
+    reliability diagram of bonds.
 
     Molecules are generated from latents of the prior, ``num_samples`` with the valence mask and as many without, from
     the same latents and random numbers. Held-out molecules are reconstructed from their mean latents by the likeliest
-    tokens; a reconstruction is exact where the canonical SMILES is the same.
+    tokens; a reconstruction is exact where the canonical SMILES is the same. How sure the decoder is of each of their
+    bonds is set beside how often that bond is right.
     """
     config, folder = task.config, workdir / "eval"
     prior = np.random.default_rng(0).normal(size=(config.num_samples, config.model.d_latent))
@@ -40,6 +44,7 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     truth = [task.smiles["heldout"][place] for place in places]
     means = task.latents(params, mesh, "heldout", places)
     rebuilt = {masked: task.write(params, mesh, means, masked=masked) for masked in (True, False)}
+    probability, right = task.bonds(params, mesh, "heldout", places)
     ends = means[: 2 * _LINES].reshape(_LINES, 2, -1) if len(means) >= 2 * _LINES else means[:2][None]
     shares = np.linspace(0, 1, _STOPS)[:, None]
     lines = [first + (last - first) * shares for first, last in ends]
@@ -69,6 +74,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "reconstruction_exact": _same(rebuilt[True], truth),
         "reconstruction_exact_unmasked": _same(rebuilt[False], truth),
         "reconstructed": len(truth),
+        "bonds_right": float(np.mean(right)) if len(right) else math.nan,
+        "expected_calibration_error": calibration.expected_calibration_error(right, probability),
         "active_dimensions": active_dimensions(means),
         "property_distance": metrics.property_distances(described, known),
         "internal_diversity": metrics.internal_diversity(drawn[True][:_DESCRIBED]),
@@ -76,6 +83,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "published": {name: paper._asdict() for name, paper in metrics.PUBLISHED.items()},
     }
     write_atomically(folder / "metrics.json", json.dumps(result, indent=2).encode() + b"\n")
+    bins = calibration.reliability(right, probability)
+    plots.reliability_diagram(folder / "reliability.png", {"bonds": bins})
     logp = metrics.properties(truth[:_MAPPED])["logp"]
     plots.latent_map(folder / "latent_map.png", means[:_MAPPED], logp, "log P", "Held-out molecules")
     shown = list(dict.fromkeys(filter(None, drawn[True])))[:_SHOWN]

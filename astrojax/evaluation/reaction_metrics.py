@@ -1,32 +1,16 @@
-"""How well scores tell the reactions that networks lack from those they do not have, and how far to trust them.
+"""How well scores tell the reactions that networks lack from those they do not have.
 
 A pair is a network and a candidate reaction. ``network`` is ``[p]`` int, ``label`` ``[p]`` bool, true where the network
-has the reaction, ``score`` ``[p]``, higher where it is more likely, and a probability where calibration is asked for.
+has the reaction, ``score`` ``[p]``, higher where it is more likely.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-_BINS = 15
 _RESAMPLES = 1000
 _INTERVAL = (0.025, 0.975)
-
-
-class Reliability(NamedTuple):
-    """Bins of pairs whose probabilities are alike, from the lowest on.
-
-    Attributes:
-        probability: ``[bin]``, the mean of what was predicted.
-        frequency: ``[bin]``, the share that is true.
-        count: ``[bin]`` int, number of pairs.
-    """
-
-    probability: np.ndarray
-    frequency: np.ndarray
-    count: np.ndarray
 
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:
@@ -54,26 +38,6 @@ def recovery_at(n: int, network: np.ndarray, label: np.ndarray, score: np.ndarra
         found = true[above].sum() + (min(n, len(scores)) - above.sum()) * true[tied].mean()
         shares.append(found / min(n, true.sum()))
     return float(np.mean(shares)) if shares else math.nan
-
-
-def reliability(label: np.ndarray, probability: np.ndarray) -> Reliability:
-    """Predicted probability and true frequency in 15 bins of equal count. Equal probabilities share a bin, so that
-    counts differ and bins are fewer where many are equal."""
-    edges = np.unique(np.quantile(probability, np.linspace(0, 1, _BINS + 1)[1:-1], method="inverted_cdf"))
-    bins = np.searchsorted(edges, probability)
-    count = np.bincount(bins)
-    held = count > 0
-    means = (np.bincount(bins, x)[held] / count[held] for x in (probability, label))
-    return Reliability(*means, count[held])
-
-
-def expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
-    """Mean distance of predicted probability from true frequency over the bins of ``reliability``, by their counts.
-
-    Naeini, Cooper and Hauskrecht 2015 (AAAI); Guo et al. 2017, arXiv 1706.04599, eq. 3, there with bins of equal width.
-    """
-    bins = reliability(label, probability)
-    return float(np.average(np.abs(bins.probability - bins.frequency), weights=bins.count))
 
 
 def auprc_interval(group: np.ndarray, label: np.ndarray, score: np.ndarray) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from astrojax.console import say
 from astrojax.data.networks.candidates import Pairs, participation, same_compounds, training_candidates
+from astrojax.evaluation import calibration
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import reaction_metrics as metrics
 from astrojax.evaluation.latents import active_dimensions
@@ -51,8 +52,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         f"recovery_at_{_ASKED}_by_chance": metrics.recovery_at(
             _ASKED, pairs.network, pairs.label, np.zeros(len(places))
         ),
-        "expected_calibration_error": metrics.expected_calibration_error(pairs.label, probability),
-        "expected_calibration_error_uncalibrated": metrics.expected_calibration_error(
+        "expected_calibration_error": calibration.expected_calibration_error(pairs.label, probability),
+        "expected_calibration_error_uncalibrated": calibration.expected_calibration_error(
             pairs.label, 1 / (1 + np.exp(-logit))
         ),
         "reconstruction_exact": float(np.mean(rebuilt["balanced"])),
@@ -71,7 +72,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     write_atomically(folder / "metrics.json", json.dumps(result, indent=2).encode() + b"\n")
     write_atomically(folder / "candidates.csv", _table(task.universe, pairs, probability).encode())
     plots.precision_recall(folder / "precision_recall.png", pairs.label, scores)
-    plots.reliability_diagram(folder / "reliability.png", {"graph VAE": metrics.reliability(pairs.label, probability)})
+    bins = calibration.reliability(pairs.label, probability)
+    plots.reliability_diagram(folder / "reliability.png", {"graph VAE": bins})
     plots.latent_map(folder / "latent_map.png", means, probability, "probability", "Held-out candidates")
     plots.pathway(folder / "pathway.png", task.universe, _pathway(task, pairs, probability))
     return _summary(result)

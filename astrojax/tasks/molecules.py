@@ -193,6 +193,22 @@ class MoleculeTask(GraphTask):
         """The mean latents ``[molecule, d_latent]`` of some molecules of a split."""
         return self.collect(self._means, params, self.stores[split], places, mesh)
 
+    def bonds(
+        self, params: Params, mesh: jax.sharding.Mesh, split: str, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How sure the decoder is of the bonds of some molecules of a split, and where it is right.
+
+        It knows the mean latent and, at each place, what is truly before it; a bond is wherever it finds one likeliest
+        among what valences permit.
+
+        Returns:
+            Probabilities ``[bond]``, and ``[bond]`` bool, whether just that bond is there.
+        """
+        probability, token = self.collect(self._likeliest, params, self.stores[split], places, mesh)
+        truth = np.asarray(self.stores[split].fields["globals"]["tokens"])[places]
+        found = token > self.config.data.num_types
+        return probability[found], (token == truth)[found]
+
     def write(
         self,
         params: Params,
@@ -238,6 +254,21 @@ class MoleculeTask(GraphTask):
             return jax.sharding.reshard(self.model(params).encode(batch["graphs"])[0].mean, P(None, None, None))
 
         return means
+
+    @functools.cached_property
+    def _likeliest(self):
+        @jax.jit
+        def likeliest(params, batch):
+            model, graphs = self.model(params), batch["graphs"]
+            tokens, mean = graphs.globals["tokens"], model.encode(graphs)[0].mean
+            b, g, t = tokens.shape
+            flat, latent = (jnp.reshape(x, (b * g, -1), out_sharding=P(BATCH)) for x in (tokens, mean))
+            permitted = self.config.notation.permitted(flat, self._valences)
+            shares = jax.nn.softmax(jnp.where(permitted, model.decoder(latent, flat), -jnp.inf), axis=-1)
+            best = jnp.max(shares, axis=-1), jnp.argmax(shares, axis=-1)
+            return jax.sharding.reshard([jnp.reshape(x, (b, g, t), out_sharding=P(BATCH)) for x in best], P(None))
+
+        return likeliest
 
     @functools.cached_property
     def _write(self):

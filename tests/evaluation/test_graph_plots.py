@@ -5,6 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from astrojax.data.networks.universe import Compound, Term, UniversalReaction, Universe
+from astrojax.evaluation.calibration import reliability
 from astrojax.evaluation.graph_plots import (
     interpolation,
     latent_map,
@@ -14,7 +15,6 @@ from astrojax.evaluation.graph_plots import (
     property_distributions,
     reliability_diagram,
 )
-from astrojax.evaluation.reaction_metrics import reliability
 
 RNG = np.random.default_rng(0)
 SMILES = ["CCO", "c1ccccc1", "CC#N", "C1CC1", "OC(F)F"]

@@ -10,9 +10,7 @@ from astrojax.evaluation.reaction_metrics import (
     auprc_difference,
     auprc_interval,
     auroc,
-    expected_calibration_error,
     recovery_at,
-    reliability,
 )
 
 RNG = np.random.default_rng(0)
@@ -58,34 +56,6 @@ def test_recovery_of_equal_scores_is_what_chance_orders_recover():
     score = np.round(score)
     drawn = [recovery_at(10, network, label, score + 1e-6 * RNG.random(len(score))) for _ in range(1000)]
     assert recovery_at(10, network, label, score) == pytest.approx(np.mean(drawn), abs=0.01)
-
-
-def test_reliability_has_bins_of_equal_count_with_their_means():
-    probability = RNG.permutation(np.arange(150) / 150)
-    label = RNG.random(150) < probability
-    bins = reliability(label, probability)
-    np.testing.assert_array_equal(bins.count, np.full(15, 10))
-    order = np.argsort(probability)
-    np.testing.assert_allclose(bins.probability, probability[order].reshape(15, 10).mean(1))
-    np.testing.assert_allclose(bins.frequency, label[order].reshape(15, 10).mean(1))
-
-
-def test_equal_probabilities_share_a_bin():
-    label = np.arange(100) < 40
-    bins = reliability(label, np.full(100, 0.5))
-    np.testing.assert_allclose((*bins.probability, *bins.frequency, *bins.count), (0.5, 0.4, 100))
-    assert expected_calibration_error(label, np.full(100, 0.5)) == pytest.approx(0.1)
-
-
-def test_calibration_error_weights_bins_by_their_counts():
-    label = np.repeat([True, False, True], [60, 20, 20])
-    probability = np.repeat([0.7, 0.7, 0.2], [60, 20, 20])  # 3 of 4 are true, then all.
-    assert expected_calibration_error(label, probability) == pytest.approx(0.8 * 0.05 + 0.2 * 0.8)
-
-
-def test_calibrated_probabilities_have_little_error():
-    probability = RNG.random(100_000)
-    assert expected_calibration_error(RNG.random(100_000) < probability, probability) < 0.02
 
 
 def test_interval_spans_what_two_networks_can_be_drawn_to():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,11 +51,12 @@ def test_molecules_from_a_file_to_an_evaluation(molecules):
         assert f"left out: 1 molecules: {line}" in finished.stdout
     result = json.loads((workdir / "eval/metrics.json").read_text())
     assert result["validity_masked"] == 1.0
-    for key in ("validity_unmasked", "uniqueness", "novelty", "reconstruction_exact"):
+    rates = ("validity_unmasked", "uniqueness", "novelty", "reconstruction_exact")
+    for key in (*rates, "bonds_right", "expected_calibration_error"):
         assert 0 <= result[key] <= 1
     assert 0 < result["active_dimensions"] <= 8
     assert result["published"]["GraphVAE"]["valid"] == 55.7
-    for plot in ("latent_map", "generated", "interpolation", "properties"):
+    for plot in ("latent_map", "generated", "interpolation", "properties", "reliability"):
         assert (workdir / "eval" / f"{plot}.png").stat().st_size > 5000
 
 
@@ -68,6 +70,24 @@ def test_a_molecule_run_opens_in_a_script(molecules):
     np.testing.assert_allclose(latents[3], again[0], atol=1e-5)
     assert None not in written
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_bonds_come_with_the_decoders_probabilities(molecules):
+    run = load_run(molecules[0], devices=jax.devices()[:1])
+    task, place = run.task, np.asarray([3])
+    with jax.set_mesh(run.mesh):
+        probability, right = task.bonds(run.params, run.mesh, "heldout", place)
+        latent = task.latents(run.params, run.mesh, "heldout", place)
+        tokens = task.stores["heldout"][3].globals["tokens"][None]
+        logits = np.array(run.model.decoder(jnp.asarray(latent), jnp.asarray(tokens)))[0]
+        permitted = np.asarray(task.config.notation.permitted(jnp.asarray(tokens), task._valences))[0]
+    shares = np.where(permitted, np.exp(logits), 0.0)
+    shares /= shares.sum(axis=1, keepdims=True)
+    likeliest = shares.argmax(axis=1)
+    bonds = likeliest > task.config.data.num_types
+    assert bonds.sum() > 0
+    np.testing.assert_allclose(probability, shares.max(axis=1)[bonds], rtol=1e-4)
+    np.testing.assert_array_equal(right, (likeliest == tokens[0])[bonds])
 
 
 @pytest.fixture(scope="module")
