@@ -170,21 +170,25 @@ class MoleculeTask(GraphTask):
         del key  # Rows bring random words of their own, so that every portion of a batch draws the same.
         model, graphs = self.model(params), batch["graphs"]
         posterior, _ = model.encode(graphs)
-        tokens = graphs.globals["tokens"]
-        b, g, t = tokens.shape
-        flat = jnp.reshape(tokens, (b * g, t), out_sharding=P(BATCH))
-        latent = posterior.sample(batch["words"])
-        logits = model.decoder(jnp.reshape(latent, (b * g, -1), out_sharding=P(BATCH)), flat)
+        b, g, _ = graphs.globals["tokens"].shape
+        flat, logits, permitted = self._decoded(model, posterior.sample(batch["words"]), graphs)
         counts = jnp.cumsum(flat == END, axis=1) <= (flat == END)  # Every token, and the first end.
         log_total = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.sum(logits * jax.nn.one_hot(flat, logits.shape[-1]), axis=-1)
-        permitted = self.config.notation.permitted(flat, self._valences)
         log_permitted = jax.nn.logsumexp(jnp.where(permitted, logits, -jnp.inf), axis=-1)
         cost = (log_total - chosen) + self.config.valence * (log_total - log_permitted)
         reconstruction = jnp.reshape(jnp.sum(jnp.where(counts, cost, 0.0), axis=1), (b, g), out_sharding=P(BATCH))
         nelbo = reconstruction + batch["kl_weight"][:, None] * posterior.kl(self.config.kl.free_bits)
         present = graphs.globals["place"] >= 0
         return jnp.sum(jnp.where(present, nelbo, 0.0)), jnp.sum(present.astype(jnp.float32))
+
+    def _decoded(self, model: GraphVAE, latent: jax.Array, graphs) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The tokens of all molecules of a batch, one after the other, ``[s, t]``; and at each place, after what is
+        truly before it, the logits and what valences permit, ``[s, t, v]``."""
+        tokens = graphs.globals["tokens"]
+        s = tokens.shape[0] * tokens.shape[1]
+        flat, latent = (jnp.reshape(x, (s, x.shape[-1]), out_sharding=P(BATCH)) for x in (tokens, latent))
+        return flat, model.decoder(latent, flat), self.config.notation.permitted(flat, self._valences)
 
     def evaluate(self, params: Params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
         return evaluation.evaluate(self, params, mesh, workdir, step)
@@ -260,13 +264,11 @@ class MoleculeTask(GraphTask):
         @jax.jit
         def likeliest(params, batch):
             model, graphs = self.model(params), batch["graphs"]
-            tokens, mean = graphs.globals["tokens"], model.encode(graphs)[0].mean
-            b, g, t = tokens.shape
-            flat, latent = (jnp.reshape(x, (b * g, -1), out_sharding=P(BATCH)) for x in (tokens, mean))
-            permitted = self.config.notation.permitted(flat, self._valences)
-            shares = jax.nn.softmax(jnp.where(permitted, model.decoder(latent, flat), -jnp.inf), axis=-1)
+            _, logits, permitted = self._decoded(model, model.encode(graphs)[0].mean, graphs)
+            shares = jax.nn.softmax(jnp.where(permitted, logits, -jnp.inf), axis=-1)
             best = jnp.max(shares, axis=-1), jnp.argmax(shares, axis=-1)
-            return jax.sharding.reshard([jnp.reshape(x, (b, g, t), out_sharding=P(BATCH)) for x in best], P(None))
+            shape = graphs.globals["tokens"].shape
+            return jax.sharding.reshard([jnp.reshape(x, shape, out_sharding=P(BATCH)) for x in best], P(None))
 
         return likeliest
 
