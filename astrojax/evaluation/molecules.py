@@ -26,13 +26,14 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     """Writes ``eval/metrics.json`` and plots: a latent map, generated molecules, interpolations, properties, a
     reliability diagram of bonds.
 
-    Molecules are generated from latents of the prior, ``num_samples`` with the valence mask and as many without, from
-    the same latents and random numbers. Held-out molecules are reconstructed from their mean latents by the likeliest
+    Molecules are generated from latents of the prior at ``temperature``, ``num_samples`` with the valence mask and as
+    many without, from the same latents and random numbers. Held-out molecules are reconstructed from their mean latents by the likeliest
     tokens; a reconstruction is exact where the canonical SMILES is the same. How sure the decoder is of each of their
     bonds is set beside how often that bond is right.
     """
     config, folder = task.config, workdir / "eval"
-    prior = np.random.default_rng(0).normal(size=(config.num_samples, config.model.d_latent))
+    # A normal density to the power 1 / T is one of T times the variance.
+    prior = np.random.default_rng(0).normal(0, config.temperature**0.5, (config.num_samples, config.model.d_latent))
     say(f"generating {config.num_samples:,} molecules with the valence mask, and as many without")
     drawn = {
         masked: task.write(params, mesh, prior, temperature=config.temperature, masked=masked)

@@ -54,7 +54,8 @@ class MoleculeConfig(GraphConfig, kw_only=True, tag="molecules"):
         data: the molecules.
         valence: weight of the loss on probability that the decoder gives to what chemistry forbids.
         num_samples: molecules that an evaluation generates.
-        temperature: they are drawn at.
+        temperature: of both draws behind them, of a latent and of tokens: a probability ``p`` becomes ``p**(1/T)``,
+            normalised, which widens the prior to a variance of ``T``. 1 draws from the model as it was trained.
     """
 
     data: MoleculeData = MoleculeData()
