@@ -32,11 +32,9 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     bonds is set beside how often that bond is right.
     """
     config, folder = task.config, workdir / "eval"
-    # A normal density to the power 1 / T is one of T times the variance.
-    prior = np.random.default_rng(0).normal(0, config.temperature**0.5, (config.num_samples, config.model.d_latent))
     say(f"generating {config.num_samples:,} molecules with the valence mask, and as many without")
     drawn = {
-        masked: task.write(params, mesh, prior, temperature=config.temperature, masked=masked)
+        masked: task.generate(params, mesh, config.num_samples, temperature=config.temperature, masked=masked)
         for masked in (True, False)
     }
     store = task.stores["heldout"]

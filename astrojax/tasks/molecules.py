@@ -54,8 +54,7 @@ class MoleculeConfig(GraphConfig, kw_only=True, tag="molecules"):
         data: the molecules.
         valence: weight of the loss on probability that the decoder gives to what chemistry forbids.
         num_samples: molecules that an evaluation generates.
-        temperature: of both draws behind them, of a latent and of tokens: a probability ``p`` becomes ``p**(1/T)``,
-            normalised, which widens the prior to a variance of ``T``. 1 draws from the model as it was trained.
+        temperature: they are generated at.
     """
 
     data: MoleculeData = MoleculeData()
@@ -213,6 +212,31 @@ class MoleculeTask(GraphTask):
         truth = np.asarray(self.stores[split].fields["globals"]["tokens"])[places]
         found = token > self.config.data.num_types
         return probability[found], (token == truth)[found]
+
+    def generate(
+        self,
+        params: Params,
+        mesh: jax.sharding.Mesh,
+        count: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        masked: bool = True,
+    ) -> list[str | None]:
+        """Molecules that the model makes up, as :meth:`write` returns them.
+
+        Args:
+            params: the weights.
+            mesh: where they live.
+            count: how many.
+            seed: of what is drawn.
+            temperature: ``T`` of both draws, of a latent and of tokens: a probability ``p`` becomes ``p**(1/T)``,
+                normalised. 1 draws from the model as it was trained.
+            masked: write only what valences permit.
+        """
+        # A normal density to the power 1 / T is one of T times the variance.
+        prior = np.random.default_rng(seed).normal(0, temperature**0.5, (count, self.config.model.d_latent))
+        return self.write(params, mesh, prior, seed=seed, temperature=temperature, masked=masked)
 
     def write(
         self,

@@ -72,6 +72,16 @@ def test_a_molecule_run_opens_in_a_script(molecules):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_a_low_temperature_leaves_the_molecule_in_the_middle_of_the_prior(molecules):
+    run = load_run(molecules[0], devices=jax.devices()[:1])
+    with jax.set_mesh(run.mesh):
+        middle = run.task.write(run.params, run.mesh, np.zeros((1, run.task.config.model.d_latent)))
+        cold = run.task.generate(run.params, run.mesh, 8, temperature=1e-8)
+        warm = run.task.generate(run.params, run.mesh, 8)
+    assert cold == 8 * middle
+    assert len(set(warm)) > 1
+
+
 def test_bonds_come_with_the_decoders_probabilities(molecules):
     run = load_run(molecules[0], devices=jax.devices()[:1])
     task, place = run.task, np.asarray([3])
