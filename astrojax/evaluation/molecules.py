@@ -27,9 +27,9 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     reliability diagram of bonds.
 
     Molecules are generated from latents of the prior at ``temperature``, ``num_samples`` with the valence mask and as
-    many without, from the same latents and random numbers. Held-out molecules are reconstructed from their mean latents by the likeliest
-    tokens; a reconstruction is exact where the canonical SMILES is the same. How sure the decoder is of each of their
-    bonds is set beside how often that bond is right.
+    many without, from the same latents and random numbers. Held-out molecules are reconstructed from their mean latents
+    by the likeliest tokens; a reconstruction is exact where the canonical SMILES is the same. How sure the decoder is
+    of each of their bonds is set beside how often that bond is right.
     """
     config, folder = task.config, workdir / "eval"
     say(f"generating {config.num_samples:,} molecules with the valence mask, and as many without")
