@@ -15,6 +15,7 @@ import netCDF4
 import numpy as np
 
 from astrojax.data.cubes import units
+from astrojax.data.cubes.coordinates import cell_edges, first_turn, is_level_coordinate, read_levels
 from astrojax.data.cubes.levels import Levels
 from astrojax.data.cubes.variables import EQUIVALENTS, VARIABLES, Variable, other_variable
 from astrojax.errors import RequestError
@@ -113,7 +114,7 @@ class SourceFile:
         found = {dimension: self._axis_of(dimension) for dimension in self._dataset.dimensions}
         vertical = [dimension for dimension, axis in found.items() if axis == "lev"]
         if len(vertical) > 1:  # Soil layers, say, beside the levels of the atmosphere.
-            known = [d for d in vertical if self._standard_name(d) in _LEVEL_READERS]
+            known = [d for d in vertical if is_level_coordinate(self._standard_name(d))]
             found |= dict.fromkeys(set(vertical) - set(known))
         axes: dict[str, str] = {}
         for dimension, axis in found.items():
@@ -128,11 +129,10 @@ class SourceFile:
         return axes
 
     def _standard_name(self, name: str) -> str:
-        return str(getattr(self._dataset.variables.get(name), "standard_name", ""))
+        return str((self.attributes_of(name) or {}).get("standard_name", ""))
 
     def _axis_of(self, dimension: str) -> str | None:
-        coordinate = self._dataset.variables.get(dimension)
-        attributes = {} if coordinate is None else _attributes(coordinate)
+        attributes = self.attributes_of(dimension) or {}
         name, standard_name = dimension.lower(), attributes.get("standard_name", "")
         unit, axis = str(attributes.get("units", "")), attributes.get("axis")
         if standard_name in ("grid_latitude", "grid_longitude"):
@@ -143,7 +143,7 @@ class SourceFile:
             return "lon"
         if standard_name == "time" or axis == "T" or " since " in unit or name in _TIME_NAMES:
             return "time"
-        if standard_name in _LEVEL_READERS or axis == "Z" or attributes.get("positive") or name in _LEVEL_NAMES:
+        if is_level_coordinate(standard_name) or axis == "Z" or attributes.get("positive") or name in _LEVEL_NAMES:
             return "lev"
         return None
 
@@ -158,17 +158,28 @@ class SourceFile:
         variable = self._dataset.variables.get(dimension)
         if variable is None:
             return dimension, np.arange(size, dtype=np.float64), {}
-        values = self._get(dimension)
+        values = self.array(dimension)
         if not np.isfinite(values).all():
             raise self._refuse(f"{dimension} holds values that are not finite")
         return dimension, values, _attributes(variable)
 
-    def _get(self, name: str) -> np.ndarray:
-        """A small array in float64."""
+    def attributes_of(self, name: str) -> dict[str, Any] | None:
+        """Attributes of a variable; None where the file has none of that name."""
+        with _NETCDF:
+            variable = self._dataset.variables.get(name)
+            return None if variable is None else _attributes(variable)
+
+    def array(self, name: str) -> np.ndarray:
+        """A small variable in float64, unpacked.
+
+        Raises:
+            RequestError: it is missing or damaged.
+        """
         try:
-            variable = self._dataset.variables[name]
-            scale, shift = getattr(variable, "scale_factor", 1.0), getattr(variable, "add_offset", 0.0)
-            return np.asarray(variable[...], np.float64) * scale + shift
+            with _NETCDF:
+                variable = self._dataset.variables[name]
+                scale, shift = getattr(variable, "scale_factor", 1.0), getattr(variable, "add_offset", 0.0)
+                return np.asarray(variable[...], np.float64) * scale + shift
         except KeyError as error:
             raise self._refuse(f"no variable {name}, which its coordinates name") from error
         except (RuntimeError, OSError, ValueError, TypeError) as error:
@@ -179,13 +190,13 @@ class SourceFile:
         lon_name, lon, _ = self._coordinate("lon")
         steps = np.diff(lat)
         if not ((steps > 0).all() or (steps < 0).all()):
-            raise self._refuse(f"{lat_name} is not monotonic: {_first_turn(lat)}")
+            raise self._refuse(f"{lat_name} is not monotonic: {first_turn(lat)}")
         # Rounded: what is a hair below 0 degrees belongs there, not at 360.
         around = np.mod(np.round(lon, 6), 360.0)
         self._lat_order, self._lon_order = np.argsort(lat), np.argsort(around, kind="stable")
         turns = np.diff(lon)
         if not ((turns > 0).all() or (turns < 0).all()):
-            raise self._refuse(f"{lon_name} is not monotonic: {_first_turn(lon)}")
+            raise self._refuse(f"{lon_name} is not monotonic: {first_turn(lon)}")
         if len(lat) > 1 and steps[0] < 0:
             self._note(f"{lat_name} turned to run from south to north")
         if not _is_identity(self._lon_order):
@@ -195,7 +206,7 @@ class SourceFile:
             raise self._refuse(f"{lat_name} from {lat[0]:g} to {lat[-1]:g} does not reach the poles")
         try:
             grid = Grid.of_centres(lat[self._lat_order], around[self._lon_order])
-            edges = _bounds(self, lat_attributes.get("bounds"), len(lat))
+            edges = cell_edges(self, lat_attributes.get("bounds"), len(lat))
             if edges is not None:
                 edges = np.sort(edges)
                 edges[[0, -1]] = np.where(np.abs(np.abs(edges[[0, -1]]) - 90) < 1e-3, [-90.0, 90.0], edges[[0, -1]])
@@ -211,10 +222,10 @@ class SourceFile:
             return
         name, time, attributes = found
         if (np.diff(time) <= 0).any():
-            raise self._refuse(f"{name} does not ascend: {_first_turn(time)}")
+            raise self._refuse(f"{name} does not ascend: {first_turn(time)}")
         bounds = attributes.get("bounds")
         if bounds:
-            limits = self._get(bounds)
+            limits = self.array(bounds)
             if limits.shape != (len(time), 2):
                 raise self._refuse(f"{bounds} has the shape {limits.shape}, not {(len(time), 2)}")
             if not np.allclose(limits[1:, 0], limits[:-1, 1]) or not (limits[:, 1] > limits[:, 0]).all():
@@ -233,20 +244,9 @@ class SourceFile:
             return
         name, values, attributes = found
         if len(values) > 1 and not ((np.diff(values) > 0).all() or (np.diff(values) < 0).all()):
-            raise self._refuse(f"{name} is not monotonic: {_first_turn(values)}")
-        standard_name = str(attributes.get("standard_name", ""))
-        reader = _LEVEL_READERS.get(standard_name)
-        if reader is None and not standard_name:
-            # Without a standard name the units tell, as CF allows for pressure.
-            unit = attributes.get("units")
-            reader = next((r for base, r in (("Pa", _pressure), ("m", _height)) if units.convertible(unit, base)), None)
-        if reader is None:
-            raise self._refuse(
-                f"{name} ({standard_name or 'no standard_name'}, units {attributes.get('units')!r}) is no vertical "
-                "coordinate that is read: sigma, hybrid sigma pressure, pressure or height"
-            )
+            raise self._refuse(f"{name} is not monotonic: {first_turn(values)}")
         try:
-            levels = reader(self, name, values, attributes)
+            levels = read_levels(self, values, attributes)
         except ValueError as error:
             raise self._refuse(f"{name}: {error}") from error
         downward = np.sign(levels.centres[-1] - levels.centres[0]) or 1
@@ -482,13 +482,6 @@ def _attributes(item) -> dict[str, Any]:
     return {name: item.getncattr(name) for name in item.ncattrs()}
 
 
-def _first_turn(values: np.ndarray) -> str:
-    """The first place where values do not go on as they began."""
-    steps = np.diff(values)
-    i = int(np.flatnonzero(np.sign(steps) != (np.sign(steps[0]) or 1))[0])
-    return f"{values[i]:g} is followed by {values[i + 1]:g}"
-
-
 def _is_identity(order: np.ndarray) -> bool:
     return bool((order == np.arange(len(order))).all())
 
@@ -517,106 +510,3 @@ def _valid_limits(attributes: dict[str, Any]) -> tuple[float, float]:
         low, high = attributes["valid_range"]
         return float(low), float(high)
     return float(attributes.get("valid_min", -np.inf)), float(attributes.get("valid_max", np.inf))
-
-
-# Vertical coordinates -------------------------------------------------------------------------------------------
-
-
-def _formula_terms(attributes: dict[str, Any]) -> dict[str, str]:
-    """``"sigma: lev ps: ps"`` as a dictionary."""
-    words = str(attributes.get("formula_terms", "")).split()
-    return {term.rstrip(":"): name for term, name in zip(words[::2], words[1::2], strict=False)}
-
-
-def _bounds(source: SourceFile, name: str | None, size: int) -> np.ndarray | None:
-    """``[size + 1]`` limits of a coordinate or formula term, from its variable of bounds."""
-    if not name or name not in source._dataset.variables:
-        return None
-    limits = source._get(name)
-    if limits.shape != (size, 2):
-        raise ValueError(f"{name} has the shape {limits.shape}, not {(size, 2)}")
-    if size > 1 and not np.allclose(limits[1:, 0], limits[:-1, 1], rtol=1e-5, atol=1e-12):
-        limits = limits[:, ::-1]
-        if not np.allclose(limits[1:, 0], limits[:-1, 1], rtol=1e-5, atol=1e-12):
-            raise ValueError(f"{name} leaves gaps between the cells, or overlaps")
-    return np.append(limits[:, 0], limits[-1, 1])
-
-
-def _levels(kind: str, centres: np.ndarray, edges: np.ndarray | None) -> Levels:
-    """In the file's order."""
-    found = Levels.of_centres(kind, centres)
-    if edges is None:
-        edges = found.edges if np.array_equal(found.centres, centres) else found.edges[::-1]
-    return Levels(kind, centres, edges)
-
-
-def _converted(attributes: dict[str, Any], canonical: str, *arrays: np.ndarray | None) -> list[np.ndarray | None]:
-    factor, offset = units.conversion(attributes.get("units"), canonical)
-    return [None if array is None else array * factor + offset for array in arrays]
-
-
-def _sigma(source: SourceFile, name: str, values: np.ndarray, attributes: dict[str, Any]) -> Levels:
-    edges = _bounds(source, attributes.get("bounds"), len(values))
-    values, edges = _converted(attributes, "1", values, edges)
-    terms = _formula_terms(attributes)
-    top = 0.0
-    if "ptop" in terms:
-        top_pressure = source._dataset.variables.get(terms["ptop"])
-        if top_pressure is not None:
-            (top,) = _converted(_attributes(top_pressure), "Pa", float(source._get(terms["ptop"])))
-    levels = _levels("sigma", values, edges)
-    if top == 0:
-        return levels
-    # p = ptop + sigma (ps - ptop), CF appendix D
-    return _hybrid_levels(top * (1 - levels.centres), levels.centres, top * (1 - levels.edges), levels.edges)
-
-
-def _hybrid(source: SourceFile, name: str, values: np.ndarray, attributes: dict[str, Any]) -> Levels:
-    """p = a p0 + b ps, or ap + b ps (CF appendix D)."""
-    terms = _formula_terms(attributes)
-    if "b" not in terms or not ({"ap"} <= terms.keys() or {"a", "p0"} <= terms.keys()):
-        raise ValueError(f"formula_terms {attributes.get('formula_terms')!r} name neither ap and b nor a, b and p0")
-    bounds_terms = {}
-    if attributes.get("bounds") in source._dataset.variables:
-        bounds_terms = _formula_terms(_attributes(source._dataset.variables[attributes["bounds"]]))
-
-    def term(key: str) -> tuple[np.ndarray, np.ndarray | None]:
-        own = source._dataset.variables.get(terms[key])
-        bounds = bounds_terms.get(key) or getattr(own, "bounds", None) or f"{terms[key]}_bnds"
-        return source._get(terms[key]), _bounds(source, bounds, len(values))
-
-    b, b_edges = term("b")
-    if "ap" in terms:
-        a, a_edges = term("ap")
-        a, a_edges = _converted(_attributes(source._dataset.variables[terms["ap"]]), "Pa", a, a_edges)
-    else:
-        p0 = source._get(terms["p0"])
-        (p0,) = _converted(_attributes(source._dataset.variables[terms["p0"]]), "Pa", float(p0))
-        a, a_edges = term("a")
-        a, a_edges = a * p0, None if a_edges is None else a_edges * p0
-    if a_edges is None or b_edges is None:
-        a_edges, b_edges = (np.concatenate([x[:1], (x[1:] + x[:-1]) / 2, x[-1:]]) for x in (a, b))
-    return _hybrid_levels(a, b, a_edges, b_edges)
-
-
-def _hybrid_levels(a: np.ndarray, b: np.ndarray, a_edges: np.ndarray, b_edges: np.ndarray) -> Levels:
-    reference = 1e5  # Pa
-    return Levels("hybrid", a + b * reference, a_edges + b_edges * reference, a, b)
-
-
-def _pressure(source: SourceFile, name: str, values: np.ndarray, attributes: dict[str, Any]) -> Levels:
-    edges = _bounds(source, attributes.get("bounds"), len(values))
-    return _levels("pressure", *_converted(attributes, "Pa", values, edges))
-
-
-def _height(source: SourceFile, name: str, values: np.ndarray, attributes: dict[str, Any]) -> Levels:
-    edges = _bounds(source, attributes.get("bounds"), len(values))
-    return _levels("height", *_converted(attributes, "m", values, edges))
-
-
-_LEVEL_READERS = {
-    "atmosphere_sigma_coordinate": _sigma,
-    "atmosphere_hybrid_sigma_pressure_coordinate": _hybrid,
-    "air_pressure": _pressure,
-    "height": _height,
-}
