@@ -19,7 +19,7 @@ from astrojax.data.networks.growth import check_installed, find_needed
 from astrojax.data.networks.identifiers import plain
 from astrojax.data.networks.identity import DATABASES
 from astrojax.data.networks.matching import Draft, could_take, make_draft
-from astrojax.data.networks.sbml import read_network
+from astrojax.data.networks.sbml import name_of, read_network
 from astrojax.data.networks.universe import Compound, Term, Universe
 from astrojax.data.networks.writing import Addition, NewSpecies, write_filled
 from astrojax.errors import FAILURES, RequestError, RunError, report
@@ -398,7 +398,7 @@ def _check(flags: argparse.Namespace, table: Path) -> None:
 
 def _beside(out: Path) -> Path:
     """``filled.csv`` for ``filled.xml.gz``."""
-    return out.with_name(f"{out.name.split('.')[0]}.csv")
+    return out.with_name(f"{name_of(out)}.csv")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ import numpy as np
 import astrojax
 from astrojax.data.networks.candidates import participation
 from astrojax.data.networks.matching import could_take, keys_of, make_draft
-from astrojax.data.networks.sbml import parse_sbml, read_network
+from astrojax.data.networks.sbml import name_of, parse_sbml, read_network
 from astrojax.errors import RunError
 from astrojax.gapfill import fill
 from benchmarks.record import save_result
@@ -80,7 +80,7 @@ def write_without(model: Path, reactions: list[str], draft: Path) -> None:
 def fill_one(run, model: Path, folder: Path) -> dict | None:
     """Takes out, fills, grows; None where the model does not grow, or needs no held-out reaction."""
     task, universe = run.task, run.task.universe
-    network, place = read_network(model), universe.networks.index(model.name.split(".")[0])
+    network, place = read_network(model), universe.networks.index(name_of(model))
     whole = make_draft(universe, network)
     own = keys_of(network, whole.matched)
     held_out = np.flatnonzero(universe.present[place] & (task.split == "heldout"))

@@ -8,6 +8,7 @@ in which every atom of a connected molecule but the first is bound to an earlier
 import csv
 import gzip
 import io
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,17 +61,22 @@ def read_smiles(path: str | Path) -> Iterator[Row]:
         content = path.read_bytes()
         if content[:2] == _COMPRESSED:
             content = gzip.decompress(content)
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise RequestError(f"{path}: no such file") from error
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RequestError(f"{path}: damaged, or no text: {error}") from error
-    header = text.partition("\n")[0].strip().split(",")
-    if "smiles" in header:
-        for line, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
-            if row.get("clean", "1") != "0":
-                yield Row(line, row["smiles"] or "", row.get("split") or "")
-        return
+    lines = csv.reader(io.StringIO(text))
+    try:
+        header = [name.strip().lower() for name in next(lines, ())]
+        if "smiles" in header:
+            for values in filter(None, lines):
+                row = dict(zip(header, values, strict=False))
+                if row.get("clean") != "0":
+                    yield Row(lines.line_num, row.get("smiles", ""), row.get("split", ""))
+            return
+    except csv.Error as error:
+        raise RequestError(f"{path}, line {lines.line_num}: {error}") from error
     for line, row in enumerate(text.splitlines(), start=1):
         if row.strip():
             yield Row(line, row.split()[0], "")
@@ -82,8 +88,8 @@ def to_molecule(smiles: str) -> Molecule:
 
 
 def canonical_molecule(smiles: str) -> tuple[str, Molecule]:
-    """The canonical SMILES, as :func:`to_smiles` writes it, and the graph of a SMILES. Stereochemistry and isotopes are
-    dropped.
+    """The canonical SMILES, as :func:`to_smiles` writes it, and the graph of a SMILES. Stereochemistry, isotopes
+    and numbers of atoms are dropped.
 
     Raises:
         ValueError: RDKit cannot read it, or it has radicals, several fragments, atoms of no element or no known
@@ -96,11 +102,13 @@ def canonical_molecule(smiles: str) -> tuple[str, Molecule]:
     Chem.RemoveStereochemistry(read)
     for atom in read.GetAtoms():
         atom.SetIsotope(0)
+        atom.SetAtomMapNum(0)
         if not atom.GetAtomicNum():
             raise ValueError("an atom of no element")
         if atom.GetNumRadicalElectrons():
             raise ValueError("radicals")
-    text = Chem.MolToSmiles(read)
+    # Hydrogens that were kept as atoms for what is dropped.
+    text = Chem.MolToSmiles(Chem.RemoveHs(read))
     canonical = Chem.MolFromSmiles(text)
     if len(Chem.GetMolFrags(canonical)) > 1:
         raise ValueError("several fragments")

@@ -1,6 +1,7 @@
 """How well a model finds the reactions that draft networks are missing, beside baselines fitted on the same split."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "expected_calibration_error_uncalibrated": calibration.expected_calibration_error(
             pairs.label, 1 / (1 + np.exp(-logit))
         ),
-        "reconstruction_exact": float(np.mean(rebuilt["balanced"])),
-        "reconstruction_exact_unbalanced": float(np.mean(rebuilt["likeliest"])),
+        # NaN where no formulas are known.
+        "reconstruction_exact": _share(rebuilt["balanced"]),
+        "reconstruction_exact_unbalanced": _share(rebuilt["likeliest"]),
         "reconstructed_reactions": len(rebuilt["balanced"]),
         "active_dimensions": active_dimensions(means),
         "baselines": {},
@@ -77,6 +79,10 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     plots.latent_map(folder / "latent_map.png", means, probability, "probability", "Held-out candidates")
     plots.pathway(folder / "pathway.png", task.universe, _pathway(task, pairs, probability))
     return _summary(result)
+
+
+def _share(true: np.ndarray) -> float:
+    return float(np.mean(true)) if len(true) else math.nan
 
 
 def _scores(pairs: Pairs, score: np.ndarray, group: np.ndarray) -> dict[str, Any]:

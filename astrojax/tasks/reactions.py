@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,6 +150,8 @@ class ReactionTask(GraphTask):
             for place in large[:3]:
                 say(f"left out: a graph of {store.n_node[place]} nodes and {store.n_edge[place]} edges; see budget")
             say(f"{split}: {len(labels):,} candidates, {labels.mean():.0%} of them reactions of their network")
+            if len(large) == len(store):
+                raise RequestError(f"{data.path}: all graphs of {split} are too large for budget")
             if len(large):
                 say(f"left out: {len(large):,} of {len(store):,} graphs of {split}, too large for budget")
 
@@ -246,7 +249,7 @@ class ReactionTask(GraphTask):
         found: dict[str, list[bool]] = {"likeliest": [], "balanced": []}
         balanced = [self.universe.imbalance(self.universe.reactions[r]) == {} for r in reactions[first]]
         chosen = places[first][balanced]
-        written = self.collect(self._write, params, store, chosen, mesh)
+        written = self.collect(self._write, params, store, chosen, mesh) if len(chosen) else []
         for place, log_likelihood in zip(chosen, written, strict=True):
             graph = store[int(place)]
             compounds = np.flatnonzero(graph.nodes["kind"] >= FIRST_COMPOUND)
@@ -259,7 +262,7 @@ class ReactionTask(GraphTask):
             for name, balance in (("likeliest", None), ("balanced", atoms)):
                 answer = likeliest_balanced(allowed, BALANCE, balance)
                 found[name].append(answer is not None and np.array_equal(answer, graph.nodes["role"][compounds]))
-        return {name: np.asarray(values) for name, values in found.items()}
+        return {name: np.asarray(values, bool) for name, values in found.items()}
 
     def score_candidates(
         self, params: Params, mesh: jax.sharding.Mesh, universe: Universe, draft: Draft, reactions: np.ndarray
@@ -275,15 +278,14 @@ class ReactionTask(GraphTask):
         """
         if not len(reactions):
             return np.zeros(0)
-        known = {compound.name: place for place, compound in enumerate(self.universe.compounds)}
-        kinds = [FIRST_COMPOUND + known[c.name] if c.name in known else UNKNOWN for c in universe.compounds]
-        of_kind = np.asarray([*range(FIRST_COMPOUND), *kinds], np.int32)
+        of_kind = np.concatenate([np.arange(FIRST_COMPOUND), self._kinds(universe)]).astype(np.int32)
         where = {"network": np.int32(0), "reaction": np.int32(0)}
         graphs: dict[int, Graph] = {}
         # As in training a tenth at a time is taken out of all networks, as if no one knew of it.
         for part in foldings(universe, reactions, seed=0):
-            others = without(universe.present, part)
-            view = Neighbourhoods(universe, others, self.config.data.surroundings).around(draft.present)
+            # As in training, too, the draft is one of those that say how common things are.
+            drafts = np.vstack([without(universe.present, part), draft.present])
+            view = Neighbourhoods(universe, drafts, self.config.data.surroundings).around(draft.present)
             for reaction in part.tolist():
                 graph = view.graph(reaction, False)
                 nodes = graph.nodes | {"kind": of_kind[graph.nodes["kind"]]}
@@ -293,10 +295,26 @@ class ReactionTask(GraphTask):
             fitting = np.flatnonzero(store.fits(self.config.budget))
             if len(fitting) < len(reactions):
                 say(f"{len(reactions) - len(fitting)} candidates are too large for budget, and count as unlikely")
-            logit, _ = self.predict(params, mesh, store, fitting)
             probability = np.zeros(len(reactions))
-            probability[fitting] = self.calibration(params, mesh)(logit)
+            if len(fitting):
+                logit, _ = self.predict(params, mesh, store, fitting)
+                probability[fitting] = self.calibration(params, mesh)(logit)
         return probability
+
+    def _kinds(self, universe: Universe) -> np.ndarray:
+        """What nodes of a universe's compounds are to this run, ``[compound]``: of another universe by their names,
+        where no other compound has the same."""
+        own = self.universe.compounds
+        if universe is self.universe:
+            return FIRST_COMPOUND + np.arange(len(own))
+        number = {compound.name: FIRST_COMPOUND + place for place, compound in enumerate(own)}
+        count = [Counter(compound.name for compound in compounds) for compounds in (own, universe.compounds)]
+        return np.asarray(
+            [
+                number[compound.name] if all(names[compound.name] == 1 for names in count) else UNKNOWN
+                for compound in universe.compounds
+            ]
+        )
 
     @functools.cached_property
     def _predict(self):

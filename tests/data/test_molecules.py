@@ -27,7 +27,13 @@ def test_aromatic_rings_alternate():
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("C(O)C", "CCO"), ("N[C@@H](C)C(=O)O", "CC(N)C(=O)O"), ("[13CH4]", "C"), ("C1=CC=CC=C1", "c1ccccc1")],
+    [
+        ("C(O)C", "CCO"),
+        ("N[C@@H](C)C(=O)O", "CC(N)C(=O)O"),
+        ("[13CH4]", "C"),
+        ("[2H]O[CH3:7]", "CO"),
+        ("C1=CC=CC=C1", "c1ccccc1"),
+    ],
 )
 def test_one_molecule_is_one_graph(one, other):
     first, second = to_molecule(one), to_molecule(other)
@@ -113,5 +119,20 @@ def test_files_of_molecules(tmp_path):
     (tmp_path / "binary.smi").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RequestError, match=r"binary\.smi: damaged, or no text"):
         list(read_smiles(tmp_path / "binary.smi"))
+    damaged = bytearray(gzip.compress(bytes(range(256)) * 99))
+    damaged[40:44] = b"\xff" * 4
+    (tmp_path / "bits.smi.gz").write_bytes(damaged)
+    with pytest.raises(RequestError, match=r"bits\.smi\.gz: damaged"):
+        list(read_smiles(tmp_path / "bits.smi.gz"))
+    (tmp_path / "long.csv").write_text("smiles\nC\n" + "C" * 200_000)
+    with pytest.raises(RequestError, match=r"long\.csv, line 3: field larger than field limit"):
+        list(read_smiles(tmp_path / "long.csv"))
     with pytest.raises(RequestError, match="no such file"):
         list(read_smiles(tmp_path / "nowhere.smi"))
+
+
+@pytest.mark.parametrize("header", ["smiles,split", "\ufeffsmiles,split", '"SMILES", Split', "SMILES,split\r"])
+def test_headers_of_tables_as_programs_write_them(tmp_path, header):
+    path = tmp_path / "some.csv"
+    path.write_text(f'{header}\nCCO,test\n\n"CC",train\nO\n')
+    assert [tuple(row) for row in read_smiles(path)] == [(2, "CCO", "test"), (4, "CC", "train"), (5, "O", "")]

@@ -1,5 +1,6 @@
 """The graph VAE's two tasks, as a user runs them: from files to a checkpoint, an evaluation, a script of one's own."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from astrojax.data.networks.matching import Draft
 from astrojax.errors import RequestError
 from astrojax.runs import load_run
 from astrojax.tasks import make_task
@@ -152,12 +154,28 @@ def test_held_out_reactions_are_in_no_draft(reactions):
     assert not run.task.drafts[:, sorted(seen["heldout"])].any()
 
 
+def test_a_new_draft_is_seen_as_those_that_were_learnt_from(reactions):
+    run = load_run(reactions, devices=jax.devices()[:1])
+    task, store = run.task, run.task.stores["heldout"]
+    places = np.flatnonzero(store.fields["globals"]["network"] == 0)
+    asked = np.asarray(store.fields["globals"]["reaction"])[places]
+    others = dataclasses.replace(task.universe, present=task.drafts[1:])
+    draft = Draft(network=None, matched=(), present=task.drafts[0])
+    with jax.set_mesh(run.mesh):
+        expected = task.calibration(run.params, run.mesh)(task.predict(run.params, run.mesh, store, places)[0])
+        found = task.score_candidates(run.params, run.mesh, others, draft, asked)
+        nothing = task.rewrite(run.params, run.mesh, store, places[:0])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert len(nothing["balanced"]) == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"data.path": "nothing/here"}, "nothing/here: no SBML file there"),
         ({"data.max_compounds": "10"}, "more than data.max_compounds=10"),
         ({"data.path": "data/metabolic/MODEL1507180052.xml.gz"}, "one network"),
+        ({"budget.graph_nodes": "3"}, "all graphs of train are too large for budget"),
     ],
 )
 def test_bad_networks_are_refused(tmp_path, fields, message):

@@ -17,8 +17,11 @@ _COMPARTMENT = re.compile(r"(?:_([a-z]{1,2})\d?|\[([a-z])\d?\]|\(([a-z])\d?\))$"
 # Accessions that say what database they are of. Others of a few letters and a number mean something in one model only.
 _ACCESSIONS = {"seed.compound": re.compile(r"cpd\d{5}"), "kegg.compound": re.compile(r"[CG]\d{5}")}
 _LOCAL = re.compile(r"[A-Za-z]{0,4}_?\d+")
-# These few letters and a number are formulas.
-_FORMULAS = frozenset(("o2", "co2", "h2", "n2", "nh3", "nh4", "no2", "no3", "so2", "so3", "so4", "hco3", "ch4"))
+# These few letters and a number are BiGG's: formulas, ions, coenzymes and lipids by their chains.
+_BIGG = re.compile(
+    r"o2|co2|h2|n2|nh3|nh4|no2|no3|so2|so3|so4|hco3|ch4|aso3|aso4|cro4|mso3|fe2|fe3|mg2|mn2|zn2|na1|cu2|ca2|ni2|cd2|hg2|"
+    r"q8|mqn\d|mql\d|fadh2|fmnh2|cbl1|uppg3|pppg9|ppp9|preq[01]|cph4|dad_[25]|(?:pa|pe|pg|pgp|ps|clpn)1[2-8][01]"
+)
 
 
 class Identifier(NamedTuple):
@@ -51,7 +54,7 @@ def accession(compound: str) -> tuple[str, str] | None:
     for database, pattern in _ACCESSIONS.items():
         if pattern.fullmatch(compound):
             return database, compound
-    if _LOCAL.fullmatch(compound) and compound not in _FORMULAS:
+    if _LOCAL.fullmatch(compound) and not _BIGG.fullmatch(compound):
         return None
     return "bigg.metabolite", plain(compound)
 

@@ -7,6 +7,8 @@ tells them apart.
 """
 
 import dataclasses
+import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -17,6 +19,12 @@ from astrojax.data.networks.network import Metabolite, Network, Reaction
 DATABASES = ("metanetx.chemical", "inchikey", "bigg.metabolite", "seed.compound", "kegg.compound", "biocyc", "name")
 
 Elements = frozenset[tuple[str, float]]
+
+# Stands for protons in what makes two reactions one: after all compounds.
+PROTON = sys.maxsize
+
+# Below this a sum of coefficients is nothing.
+_NOTHING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,22 +71,36 @@ def identify(networks: Sequence[Network]) -> Compounds:
 
 
 def reaction_key(network: Network, reaction: Reaction, compound_of: Sequence[int]) -> frozenset[tuple[int, str, float]]:
-    """What makes a reaction the same in every network: :func:`stoichiometry_key` of all but its protons."""
-    places = [(i, c) for i, c in reaction.stoichiometry.items() if not is_proton(network.metabolites[i])]
-    return stoichiometry_key((compound_of[i], network.metabolites[i].compartment, c) for i, c in places)
+    """What makes a reaction the same in every network: :func:`stoichiometry_key` of its terms."""
+    members = [(i, network.metabolites[i], c) for i, c in reaction.stoichiometry.items()]
+    return stoichiometry_key((PROTON if is_proton(m) else compound_of[i], m.compartment, c) for i, m, c in members)
 
 
 def stoichiometry_key(terms: Iterable[tuple[int, str, float]]) -> frozenset[tuple[int, str, float]]:
-    """``(compound, compartment, coefficient)`` of a reaction's terms, alike for all ways to write it; empty for none.
+    """``(compound, compartment, coefficient)`` of a reaction's terms, alike for all ways to write it; empty where there
+    is nothing but protons.
 
     Coefficients are relative to the smallest, and of the two directions it takes the same one always. What happens in
-    another compartment is another reaction: a network may have both.
+    another compartment is another reaction: a network may have both. Of protons authors write other numbers at other
+    charges: they count only where a reaction has them in several compartments, and by where they come from and go
+    alone. What pumps them is another reaction than the same without.
+
+    Args:
+        terms: protons have the number ``PROTON``.
     """
-    places = list(terms)
+    places: list[tuple[int, str, float]] = []
+    protons: dict[str, float] = {}
+    for compound, where, c in terms:
+        if compound == PROTON:
+            protons[where] = protons.get(where, 0.0) + c
+        else:
+            places.append((compound, where, c))
     if not places:
         return frozenset()
     smallest = min(abs(c) for _, _, c in places)
     scaled = [(compound, where, round(c / smallest, 3)) for compound, where, c in places]
+    moved = [(PROTON, where, math.copysign(1.0, c)) for where, c in protons.items() if abs(c) > _NOTHING]
+    scaled += moved if len(moved) > 1 else []
     return frozenset(max(sorted(scaled), sorted((compound, where, -c) for compound, where, c in scaled)))
 
 

@@ -77,12 +77,18 @@ def read_network(path: str | Path) -> Network:
     if not found:
         raise RequestError(f"{path}: no reactions")
     return Network(
-        name=path.name.split(".")[0],
+        name=name_of(path),
         organism=model.getName() or model.getId(),
         metabolites=tuple(metabolites),
         reactions=tuple(found),
         remarks=remarks,
     )
+
+
+def name_of(path: Path) -> str:
+    """A file's name without what says how it is written: ``"GCF_1.2"`` of ``GCF_1.2.xml.gz``."""
+    name = path.name.removesuffix(path.suffix) if path.suffix in OPENERS else path.name
+    return name.removesuffix(".xml").removesuffix(".sbml")
 
 
 def parse_sbml(path: Path):

@@ -10,7 +10,7 @@ import numpy as np
 import zstandard
 
 from astrojax.chemistry.formula import imbalance
-from astrojax.data.networks.identity import Compounds, evidence, is_proton, reaction_key, stoichiometry_key
+from astrojax.data.networks.identity import PROTON, Compounds, evidence, is_proton, reaction_key, stoichiometry_key
 from astrojax.data.networks.network import Network
 from astrojax.errors import RequestError
 from astrojax.files import write_atomically
@@ -52,7 +52,7 @@ class UniversalReaction(msgspec.Struct, frozen=True):
     """A reaction that one or more networks have.
 
     Attributes:
-        id: the one that most networks give it.
+        id: the one that most of those networks give it which write it as ``terms`` do.
         name: likewise.
         terms: protons included, as most networks write it.
         reversible: whether half of its networks or more let it run in either direction. Where not, ``terms`` are
@@ -69,7 +69,7 @@ class UniversalReaction(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Universe:
-    """The reactions of several networks, exchanges and biomass left out.
+    """The reactions of several networks; exchanges, biomass and leaks of protons alone are left out.
 
     Attributes:
         networks: their names.
@@ -95,8 +95,9 @@ class Universe:
 
     def key(self, reaction: UniversalReaction) -> frozenset[tuple[int, str, float]]:
         """What :func:`astrojax.data.networks.identity.reaction_key` gives for it in every network that has it."""
-        terms = (t for t in reaction.terms if not self.compounds[t.compound].proton)
-        return stoichiometry_key((t.compound, t.compartment, t.coefficient) for t in terms)
+        places = (PROTON if self.compounds[t.compound].proton else t.compound for t in reaction.terms)
+        terms = zip(places, reaction.terms, strict=True)
+        return stoichiometry_key((place, t.compartment, t.coefficient) for place, t in terms)
 
     def save(self, path: Path) -> None:
         """Writes a file that is whole or not there."""
@@ -159,12 +160,13 @@ def make_universe(networks: Sequence[Network], compounds: Compounds) -> Universe
         ]
         ways = _directions(key, [n for n, _ in occurrences], written, [r.reversible for r in same])
         terms = _commonest(written)
+        usual = [reaction for reaction, as_written in zip(same, written, strict=True) if as_written == terms]
         if _sign(key, terms) not in ways:
             terms = [(compound, where, -c) for compound, where, c in terms]
         reactions.append(
             UniversalReaction(
-                id=_commonest([r.id for r in same]),
-                name=_commonest([r.name for r in same]),
+                id=_commonest([r.id for r in usual]),
+                name=_commonest([r.name for r in usual]),
                 terms=[Term(*term) for term in sorted(terms)],
                 reversible=len(ways) == 2,
                 accessions=_grouped(found for r in same for found in r.references if found[0] in _DATABASES),

@@ -81,17 +81,19 @@ def write_filled(draft: Path, out: Path, additions: Sequence[Addition]) -> list[
     """Copies a model with reactions added, and returns the ids that they have in it.
 
     Args:
-        draft: SBML of any level, plain or compressed.
+        draft: SBML of level 2 or 3, plain or compressed.
         out: likewise, compressed where its suffix says so.
         additions: new species that are equal are one.
 
     Raises:
         RequestError: the draft cannot be read (see :func:`astrojax.data.networks.sbml.read_network`) or not be written
-            again as it was, or has no compartment of a new species.
+            again as it was, is of level 1, or has no compartment of a new species.
     """
     import libsbml
 
     document = parse_sbml(draft)
+    if document.getLevel() == 1:
+        raise RequestError(f"{draft}: SBML of level 1, where names are identifiers; convert it to level 3 first")
     _check_kept(draft, libsbml.writeSBMLToString(document))
     editor = _Editor(draft, document)
     identifiers = [editor.add(addition) for addition in additions]
@@ -102,11 +104,18 @@ def write_filled(draft: Path, out: Path, additions: Sequence[Addition]) -> list[
 
 def _check_kept(path: Path, written: str) -> None:
     """libsbml drops what it does not understand without a word, such as bounds in a namespace that nobody declared."""
-    with OPENERS.get(path.suffix, open)(path, "rb") as file:
-        held = Counter(element.tag for _, element in ET.iterparse(file))
+    try:
+        with OPENERS.get(path.suffix, open)(path, "rb") as file:
+            held = Counter(element.tag for _, element in ET.iterparse(file) if not _is_empty_list(element))
+    except ET.ParseError as error:
+        raise RequestError(f"{path}: no XML that can be compared with what is written: {error}") from error
     if lost := held - Counter(element.tag for element in ET.fromstring(written.encode()).iter()):
         tag, count = lost.most_common(1)[0]
         raise RequestError(f"{path}: would lose {count} elements that libsbml cannot read, such as {tag}")
+
+
+def _is_empty_list(element: ET.Element) -> bool:
+    return not len(element) and element.tag.rpartition("}")[2].startswith("listOf")
 
 
 class _Editor:

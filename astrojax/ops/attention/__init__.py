@@ -67,7 +67,7 @@ def attention(
         scale: factor on the scores, ``h ** -0.5`` where not given.
         implementation: ``"reference"`` holds the scores of all pairs, ``"chunked"`` those of a block of queries at a
             time; ``"triton"`` is a kernel for NVIDIA GPUs from Ampere on, ``"splash"`` JAX's kernel for TPUs.
-            ``"auto"`` takes the fastest that can, for the platform the program is traced for, and logs which.
+            ``"auto"`` takes the fastest of these that can, for the platform the program is traced for, and logs which.
         interpret: run a kernel on a CPU, operation by operation, for tests.
 
     Raises:

@@ -31,6 +31,10 @@ def test_identifiers_come_apart(identifier, compound, compartment):
         ("CPD0733", None),
         ("M_12", None),
         ("S840", None),
+        ("mg2", ("bigg.metabolite", "mg2")),
+        ("mqn8", ("bigg.metabolite", "mqn8")),
+        ("pgp161", ("bigg.metabolite", "pgp161")),
+        ("met12", None),
     ],
 )
 def test_what_an_identifier_refers_to(compound, meaning):

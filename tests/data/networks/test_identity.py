@@ -92,3 +92,20 @@ def test_a_reaction_is_the_same_in_both_directions_at_any_scale_and_protonation(
     assert key({0: -1, 1: 1}) != key({0: -1, 3: 1})
     assert key({1: -1, 3: 1}) != key({1: -1, 3: 2})
     assert key({2: 1}) == frozenset()
+
+
+def test_what_pumps_protons_is_another_reaction_than_the_same_uncoupled():
+    proton = {"H": 1}
+    net = network(
+        metabolite("M_atp_c"), metabolite("M_adp_c"), metabolite("M_h_c", proton), metabolite("M_h_e", proton, "e")
+    )
+
+    def key(stoichiometry):
+        return reaction_key(net, reaction(stoichiometry), (0, 1, 2, 2))
+
+    hydrolysis, pump = key({0: -1, 1: 1, 2: 1}), key({0: -1, 1: 1, 2: -3, 3: 4})
+    assert hydrolysis == key({0: -1, 1: 1})
+    assert pump == key({0: 1, 1: -1, 2: 3, 3: -4}) == key({0: -1, 1: 1, 2: -2, 3: 3})
+    # Driven by protons that run in, it is none that pumps them out.
+    assert len({hydrolysis, pump, key({0: -1, 1: 1, 2: 4, 3: -3})}) == 3
+    assert key({2: 1, 3: -1}) == frozenset()

@@ -125,6 +125,19 @@ def test_a_reaction_elsewhere_in_the_cell_is_another():
         assert draft.missing_compartments(within) == lacking
 
 
+def test_a_draft_that_spends_atp_may_lack_what_makes_it():
+    """Hydrolysis and synthase turn over the same compounds; of those the synthase alone moves protons."""
+    members = [metabolite("M_atp_c"), metabolite("M_adp_c")]
+    members += [metabolite(f"M_h_{where}", {"H": 1}, where) for where in "cp"]
+    hydrolysis = Reaction(id="R_ATPM", name="R", stoichiometry={0: -1, 1: 1, 2: 1}, reversible=False)
+    synthase = Reaction(id="R_ATPS4rpp", name="R", stoichiometry={0: 1, 1: -1, 2: 3, 3: -4}, reversible=True)
+    universe = universe_of(network(*members, reactions=[hydrolysis, synthase]))
+    assert [(r.id, r.reversible) for r in universe.reactions] == [("R_ATPM", False), ("R_ATPS4rpp", True)]
+    draft = make_draft(universe, network(*members, reactions=[hydrolysis]))
+    assert draft.present.tolist() == [True, False]
+    assert could_take(universe, draft).tolist() == [False, True]
+
+
 def directed(sign, reversible):
     return Reaction(id="R", name="R", stoichiometry={0: -sign, 1: sign}, reversible=reversible)
 

@@ -1,9 +1,10 @@
 import bz2
 import gzip
+from pathlib import Path
 
 import pytest
 
-from astrojax.data.networks.sbml import read_network
+from astrojax.data.networks.sbml import name_of, read_network
 from astrojax.errors import RequestError
 from tests.data.networks.models import reaction, species, state_bounds, write_model
 
@@ -31,6 +32,14 @@ def test_a_kinase(tmp_path):
     assert network.kind(kinase) == "internal"
     assert network.imbalance(kinase) == {}
     assert network.remarks == {"reactions of which no bounds are stated": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("E. coli.xml", "E. coli"), ("GCF_1.2.xml.gz", "GCF_1.2"), ("draft.sbml", "draft"), ("draft.bz2", "draft")],
+)
+def test_a_model_is_called_as_its_file(file, name):
+    assert name_of(Path("models") / file) == name
 
 
 @pytest.mark.parametrize("dialect", ["law", "fbc1", "fbc2"])

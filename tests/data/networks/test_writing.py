@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,13 @@ from tests.data.networks.test_sbml import KINASE, KINASE_SPECIES
 
 LEGACY = Path("data/metabolic/MODEL1311070000.xml.gz")  # Level 2, bounds in kinetic laws.
 ONE_COMPARTMENT = Path("data/metabolic/MODEL1507180063.xml.gz")  # Where a metabolite is stands in its identifier.
+
+OLDEST = """<?xml version="1.0" encoding="UTF-8"?><sbml xmlns="http://www.sbml.org/sbml/level1" level="1" version="2">
+<model name="m">
+<listOfCompartments><compartment name="c"/></listOfCompartments>
+<listOfSpecies><species name="a_c" compartment="c" initialAmount="0"/></listOfSpecies>
+<listOfReactions><reaction name="R"><listOfReactants><speciesReference species="a_c"/></listOfReactants></reaction>
+</listOfReactions></model></sbml>"""
 
 FRUCTOSE = NewSpecies(
     id="f6p",
@@ -147,9 +155,23 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     # Its bounds are in a namespace that it does not declare: libsbml would leave all of them out.
     with pytest.raises(RequestError, match=r"MODEL1510010000\.xml\.gz: would lose 1410 elements .*fluxBound"):
         write_filled(Path("data/metabolic/MODEL1510010000.xml.gz"), out, [])
+    (tmp_path / "old.xml").write_text(OLDEST)
+    with pytest.raises(RequestError, match=r"old\.xml: SBML of level 1"):
+        write_filled(tmp_path / "old.xml", out, [])
+    with zipfile.ZipFile(tmp_path / "draft.xml.zip", "w") as packed:
+        packed.write(path, "draft.xml")
+    with pytest.raises(RequestError, match=r"draft\.xml\.zip: no XML that can be compared"):
+        write_filled(tmp_path / "draft.xml.zip", out, [])
     with pytest.raises(RequestError, match=r"nowhere\.xml: no such file"):
         write_filled(tmp_path / "nowhere.xml", out, [])
     assert not out.exists()
+
+
+def test_lists_of_nothing_are_not_missed(tmp_path):
+    path = draft(tmp_path, "fbc2")
+    path.write_text(path.read_text().replace("<listOfCompartments>", "<listOfUnitDefinitions/><listOfCompartments>"))
+    write_filled(path, tmp_path / "filled.xml", additions("M_g6p_c", "M_atp_c", "M_adp_c"))
+    assert "R_PGI" in (tmp_path / "filled.xml").read_text()
 
 
 def test_what_is_new_outside_the_cell_may_leave_and_says_what_it_is(tmp_path):
