@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ SMALL = {
     "optimizer.warmup_steps": "4",
     "eval_batch_size": "8",
 }
+
+
+def pytest_collection_modifyitems(items):
+    """Files with the most slow tests first, so that the processes end at about the same time."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -103,6 +103,7 @@ def trained(tmp_path_factory, corpus, questions):
     return workdir, overrides, done
 
 
+@pytest.mark.slow
 def test_training_ends_with_an_evaluation_and_says_where_things_are(trained):
     workdir, _, done = trained
     assert done.stderr == ""
@@ -178,6 +179,7 @@ def test_a_killed_run_ends_like_one_never_killed(small, tmp_path, launch):
     assert parameter_bytes(killed) == parameter_bytes(straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(small, tmp_path, launch, number):
     overrides = small | {"train.steps": "4000", "checkpoint.every_steps": "100000", "train.validate_every": "100000"}

@@ -58,6 +58,7 @@ def temporaries(layers: int, **overrides):
     return plan.temporary_bytes, plan.activation_bytes, plan.weight_bytes
 
 
+@pytest.mark.slow
 def test_temporaries_grow_with_depth_by_the_layers_inputs_alone():
     (few, few_inputs, few_weights), (many, many_inputs, many_weights) = temporaries(4), temporaries(12)
     assert many_inputs == 3 * few_inputs == 12 * 8 * 256 * 512 * 2 // 2
@@ -84,6 +85,7 @@ def test_moments_take_what_they_should(optimizer, bytes_per_parameter):
     assert stored == pytest.approx(bytes_per_parameter * weights, rel=0.01)
 
 
+@pytest.mark.slow
 def test_moments_on_the_host_are_not_on_the_device():
     on_host = {"optimizer": "lion", "optimizer.moments": "bfloat16", "optimizer.moments_on_host": "true"}
     plan = plan_of("tiny", "rtx-a5000:2", **SMALL | on_host)
@@ -91,6 +93,7 @@ def test_moments_on_the_host_are_not_on_the_device():
     assert plan.host_bytes == plan.weight_bytes
 
 
+@pytest.mark.slow
 def test_micro_batches_collect_each_weight_once():
     """Collected for every micro-batch anew, twice the micro-batches would send twice as much."""
     two, four = (plan_of("tiny", "rtx-a5000:2", **SMALL | {"train.batch_size": size}) for size in ("4", "8"))
@@ -98,6 +101,7 @@ def test_micro_batches_collect_each_weight_once():
     assert four.collective_bytes_per_step < 1.7 * two.collective_bytes_per_step
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_the_largest():
     config = configs.override(configs.load_config("configs/llm.py"), SMALL)
     first = plan_of("tiny", "rtx-a5000:2", **SMALL)
@@ -125,6 +129,7 @@ def plan_by_command(launch, workdir, topology, overrides, **variables):
     return finished, json.loads(file.read_text()) if file.exists() else None
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json(launch, tmp_path):
     topology = "rtx-a5000:2"
     finished, plan = plan_by_command(launch, tmp_path / "run", topology, SMALL | {"model.attention": "auto"})
@@ -144,6 +149,7 @@ def test_the_command_prints_a_table_and_writes_json(launch, tmp_path):
     assert 0 < plan["model_flops_per_step"] < plan["compiled_flops_per_step"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_ends_with_1(launch, tmp_path):
     huge = {"model.d_model": "8192", "model.d_ff": "65536", "model.num_layers": "24", "optimizer": "lion"}
     finished, plan = plan_by_command(launch, tmp_path / "run", "rtx-a5000:1", SMALL | huge)

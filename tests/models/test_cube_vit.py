@@ -186,6 +186,7 @@ def test_epochs_may_share_a_token():
     assert np.isfinite(levels).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "dots"])
 def test_remat_changes_no_gradient(remat):
     given = inputs(batch=1)

@@ -93,6 +93,7 @@ def test_what_the_kernel_does_not_take_goes_in_chunks():
     assert program.memory_analysis().temp_size_in_bytes < 2 * 8 * 1024 * 1024 * 4  # The scores of all pairs.
 
 
+@pytest.mark.slow
 def test_memory_is_a_fraction_of_what_xla_needs():
     """Forward and backward at 8,192 tokens, on one A5000: the promise is 40 %, the expectation 5 %."""
 

@@ -183,6 +183,7 @@ def test_bad_networks_are_refused(tmp_path, fields, message):
         loop.train(make_task(reaction_config(**fields)), tmp_path / "run", devices=jax.devices()[:1])
 
 
+@pytest.mark.slow
 def test_bad_molecules_are_refused(tmp_path):
     (tmp_path / "none.smi").write_text("C1CC\nnothing\n")
     with pytest.raises(RequestError, match="too few molecules: 0 in train, 0 in validation, 0 in heldout"):

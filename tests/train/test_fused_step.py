@@ -146,6 +146,7 @@ def test_inputs_in_host_memory_change_nothing():
 BF16 = {"model.precision.params": "bfloat16", "model.precision.compute": "bfloat16"}
 
 
+@pytest.mark.slow
 def test_rounding_draws_the_same_again_and_anew_at_every_step():
     """With the gradient gone what is left to a step is to decay each weight a little, and to round it."""
     decay_only = {"optimizer.peak_lr": "1e-3", "optimizer.schedule": "constant", "optimizer.warmup_steps": "0"}
@@ -222,6 +223,7 @@ def test_a_model_without_layers_is_refused():
         make_program(task)
 
 
+@pytest.mark.slow
 def test_a_fused_run_resumes_bit_for_bit_and_loads(small, tmp_path):
     """Stochastic rounding included: its draws are counted by step, not by what has been drawn before."""
     overrides = small | FUSED | BF16 | {"optimizer.schedule": "constant", "train.microbatch_size": "4"}

@@ -43,6 +43,7 @@ def test_the_loss_falls(expected):
     assert read_metrics(expected)[-1]["validation_bits_per_byte"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "fsdp", "tensor"), [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 4, 2), (4, 1, 2), (1, 1, 2)])
 def test_the_mesh_changes_only_rounding(small, tmp_path, expected, data, fsdp, tensor):
     mesh = {"mesh.data": str(data), "mesh.fsdp": str(fsdp), "mesh.tensor": str(tensor)}
@@ -64,11 +65,13 @@ def test_remat_unrolling_and_accumulation_change_only_rounding(small, tmp_path, 
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(expected), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulation_on_a_mesh_changes_only_rounding(small, tmp_path, expected):
     train(small, tmp_path / "run", {"train.microbatch_size": "4", "mesh.fsdp": "4"}, devices=4)
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(expected), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_moves_to_another_mesh_and_goes_on(small, tmp_path, expected):
     workdir = tmp_path / "run"
     # The schedule is constant: the cosine of a run stopped at 8 would differ from that of one stopped at 20.
@@ -86,6 +89,7 @@ def test_parameters_and_optimizer_state_are_split(small, tmp_path):
     assert weight.addressable_shards[0].data.size * 8 == weight.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "peak_lr"), [("lion", "3e-3"), ("sophia", "3e-3"), ("adafactor", "1e-2")])
 def test_every_optimizer_trains_on_a_mesh(small, tmp_path, optimizer, peak_lr):
     overrides = {"optimizer": optimizer, "optimizer.peak_lr": peak_lr, "optimizer.warmup_steps": "4"}
@@ -93,6 +97,7 @@ def test_every_optimizer_trains_on_a_mesh(small, tmp_path, optimizer, peak_lr):
     assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0] - 0.3
 
 
+@pytest.mark.slow
 def test_moments_on_the_host_are_saved_and_restored(small, tmp_path):
     host = {"optimizer.moments_on_host": "true", "optimizer.moments": "int8", "optimizer.schedule": "constant"}
     train(small, tmp_path / "straight", host | {"train.steps": "8"})
@@ -101,6 +106,7 @@ def test_moments_on_the_host_are_saved_and_restored(small, tmp_path):
     np.testing.assert_array_equal(losses(tmp_path / "resumed"), losses(tmp_path / "straight"))
 
 
+@pytest.mark.slow
 def test_a_loaded_run_is_the_trained_one(small, tmp_path):
     workdir = tmp_path / "run"
     outcome = train(small, workdir, {"train.steps": "4"})
