@@ -175,7 +175,7 @@ def test_a_new_draft_is_seen_as_those_that_were_learnt_from(reactions):
         ({"data.path": "nothing/here"}, "nothing/here: no SBML file there"),
         ({"data.max_compounds": "10"}, "more than data.max_compounds=10"),
         ({"data.path": "data/metabolic/MODEL1507180052.xml.gz"}, "one network"),
-        ({"budget.graph_nodes": "3"}, "all graphs of train are too large for budget"),
+        ({"budget.graph_nodes": "1"}, "all graphs of train are too large for budget"),
     ],
 )
 def test_bad_networks_are_refused(tmp_path, fields, message):
