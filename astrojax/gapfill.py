@@ -19,6 +19,7 @@ from astrojax.data.networks.growth import check_installed, find_needed
 from astrojax.data.networks.identifiers import plain
 from astrojax.data.networks.identity import DATABASES
 from astrojax.data.networks.matching import Draft, could_take, make_draft
+from astrojax.data.networks.network import NOTHING
 from astrojax.data.networks.sbml import name_of, read_network
 from astrojax.data.networks.universe import Compound, Term, Universe
 from astrojax.data.networks.writing import Addition, NewSpecies, write_filled
@@ -63,9 +64,6 @@ _COLUMNS = (
 
 # The price of a unit of flux, beside -log(probability), and the least probability that has a price.
 _STEP, _LEAST = 0.05, 1e-6
-
-# Below this a sum of coefficients is nothing.
-_NOTHING = 1e-6
 
 # (universe, draft, positions of reactions) -> the probability of each that the draft's organism has it.
 Score = Callable[[Universe, Draft, np.ndarray], np.ndarray]
@@ -254,7 +252,7 @@ def _protonated(universe: Universe, draft: Draft, terms: Sequence[Term]) -> Sequ
     own = [term for term in terms if universe.compounds[term.compound].proton]
     count = sum(term.coefficient for term in own) - left.get("H", 0)
     balanced = [term for term in terms if term not in own]
-    if abs(count) > _NOTHING:
+    if abs(count) > NOTHING:
         balanced.append(Term(*protons[0], count))
     return balanced if _protonation(universe, draft, balanced) == {} else terms
 

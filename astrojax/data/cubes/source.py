@@ -155,13 +155,13 @@ class SourceFile:
         size = len(self._dataset.dimensions[dimension])
         if not size:
             raise self._refuse(f"{dimension} has no values")
-        variable = self._dataset.variables.get(dimension)
-        if variable is None:
+        attributes = self.attributes_of(dimension)
+        if attributes is None:
             return dimension, np.arange(size, dtype=np.float64), {}
         values = self.array(dimension)
         if not np.isfinite(values).all():
             raise self._refuse(f"{dimension} holds values that are not finite")
-        return dimension, values, _attributes(variable)
+        return dimension, values, attributes
 
     def attributes_of(self, name: str) -> dict[str, Any] | None:
         """Attributes of a variable; None where the file has none of that name."""

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from astrojax.data.networks.identifiers import accession, plain, split_identifier
-from astrojax.data.networks.network import Metabolite, Network, Reaction
+from astrojax.data.networks.network import NOTHING, Metabolite, Network, Reaction
 
 # Databases whose accessions mean one compound, the surest first. ChEBI's do not: models list every protonation state.
 DATABASES = ("metanetx.chemical", "inchikey", "bigg.metabolite", "seed.compound", "kegg.compound", "biocyc", "name")
@@ -22,9 +22,6 @@ Elements = frozenset[tuple[str, float]]
 
 # Stands for protons in what makes two reactions one: after all compounds.
 PROTON = sys.maxsize
-
-# Below this a sum of coefficients is nothing.
-_NOTHING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +96,7 @@ def stoichiometry_key(terms: Iterable[tuple[int, str, float]]) -> frozenset[tupl
         return frozenset()
     smallest = min(abs(c) for _, _, c in places)
     scaled = [(compound, where, round(c / smallest, 3)) for compound, where, c in places]
-    moved = [(PROTON, where, math.copysign(1.0, c)) for where, c in protons.items() if abs(c) > _NOTHING]
+    moved = [(PROTON, where, math.copysign(1.0, c)) for where, c in protons.items() if abs(c) > NOTHING]
     scaled += moved if len(moved) > 1 else []
     return frozenset(max(sorted(scaled), sorted((compound, where, -c) for compound, where, c in scaled)))
 

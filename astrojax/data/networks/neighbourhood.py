@@ -12,6 +12,7 @@ import numpy as np
 from astrojax.config import Config, Positive
 from astrojax.data.graphs import Graph
 from astrojax.data.networks.candidates import participation, placement
+from astrojax.data.networks.network import NOTHING
 from astrojax.data.networks.universe import Universe
 
 # How many of each element a compound has; others are counted together, as are groups that stand for a rest.
@@ -34,9 +35,6 @@ EDGE_KINDS = 8
 ELEMENT_FEATURES = len(_ELEMENTS) + 1
 _STATIC = ELEMENT_FEATURES + 4
 NODE_FEATURES = _STATIC + 7 + 8
-
-# Below this a sum of coefficients such as 0.1 + 0.2 - 0.3 is nothing.
-_NOTHING = 1e-6
 
 
 class Surroundings(Config):
@@ -71,7 +69,7 @@ class Neighbourhoods:
                 totals[term.compound] = totals.get(term.compound, 0.0) + term.coefficient
             compounds = np.asarray(list(totals), np.int64)
             coefficients = np.asarray(
-                [c if abs(c) > _NOTHING else _moved(reaction, k) for k, c in totals.items()], np.float32
+                [c if abs(c) > NOTHING else _moved(reaction, k) for k, c in totals.items()], np.float32
             )
             self._terms.append((compounds, coefficients))
             self._roles.append([coefficient_class(c) for c in totals.values()])
@@ -203,7 +201,7 @@ class DraftView:
 def coefficient_class(coefficient: float) -> int:
     """The class that a decoder has for what a reaction makes of a compound, or uses where it is below 0, in all
     compartments together (``COEFFICIENTS``)."""
-    if abs(coefficient) <= _NOTHING:
+    if abs(coefficient) <= NOTHING:
         return MOVED
     if coefficient in COEFFICIENTS:
         return COEFFICIENTS.index(coefficient)

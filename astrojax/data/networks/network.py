@@ -9,6 +9,9 @@ from astrojax.chemistry.formula import imbalance
 # Where a metabolite is. Other compartments keep a name of their own.
 CYTOSOL, PERIPLASM, EXTRACELLULAR = "c", "p", "e"
 
+# Below this a sum of coefficients, such as 0.1 + 0.2 - 0.3, is nothing.
+NOTHING = 1e-6
+
 Kind = Literal["internal", "transport", "exchange", "biomass"]
 
 # A reaction of more metabolites than this assembles a cell: its coefficients are measured, not balanced.

@@ -95,9 +95,10 @@ class Universe:
 
     def key(self, reaction: UniversalReaction) -> frozenset[tuple[int, str, float]]:
         """What :func:`astrojax.data.networks.identity.reaction_key` gives for it in every network that has it."""
-        places = (PROTON if self.compounds[t.compound].proton else t.compound for t in reaction.terms)
-        terms = zip(places, reaction.terms, strict=True)
-        return stoichiometry_key((place, t.compartment, t.coefficient) for place, t in terms)
+        return stoichiometry_key(
+            (PROTON if self.compounds[t.compound].proton else t.compound, t.compartment, t.coefficient)
+            for t in reaction.terms
+        )
 
     def save(self, path: Path) -> None:
         """Writes a file that is whole or not there."""
