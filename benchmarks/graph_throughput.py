@@ -18,10 +18,11 @@ and they have no tokens. PyTorch runs them operation by operation, or with ``--c
 A step is the forward and the backward pass for all parameters, in float32; the loss is the mean square of what each
 graph is pooled to, less one. The optimiser is left out. Both sides take the same graphs in each step, once as batches
 made beforehand ("ready") and once made from graphs in memory within the time taken ("assembled": packed, copied and put
-on the device; collated). Each side has a process of its own with two threads. The processes take turns of some seconds,
-so that a change in the machine's speed meets both; the first step of a turn is not timed. A turn in which other
-processes took more than a twentieth of the machine is taken again: threads that wait for one another, as PyTorch's do,
-lose most by it. Figures are medians over the turns, and a ratio's range is that over pairs of turns.
+on the device; collated). Each side has a process of its own with as many threads as the machine has cores, or
+``--threads``. The processes take turns of some seconds, so that a change in the machine's speed meets both; the first
+step of a turn is not timed. A turn in which other processes took more than a twentieth of the machine is taken again:
+threads that wait for one another, as PyTorch's do, lose most by it. Figures are medians over the turns, and a ratio's
+range is that over pairs of turns.
 """
 
 import argparse
@@ -40,7 +41,6 @@ import numpy as np
 
 PRESETS = ("molecules", "metabolic")
 BATCHES = 6  # Of each size, taken in turn.
-THREADS = 2
 QUIET, TRIES = 0.05, 12  # Share of the machine that others may take in a turn, and how often it is tried.
 AGREEMENT = 1e-4  # Of the losses and the norms of the gradients of one encoder on two sides, relatively.
 
@@ -50,12 +50,13 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True, help="of an environment with torch and torch-geometric")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=(96, 384), help="graphs in a step")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side (default: cores)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a turn")
     parser.add_argument("--compile", action="store_true", help="also compile the PyTorch models (needs a C++ compiler)")
     parser.add_argument("--data", type=Path, help="where graphs are kept for another time (default: nowhere)")
     flags = parser.parse_args()
-    figures, versions = {"precision": "float32", "threads": THREADS, "presets": {}}, {}
+    figures, versions = {"precision": "float32", "threads": flags.threads, "presets": {}}, {}
     with tempfile.TemporaryDirectory() as scratch:
         for preset in flags.presets:
             folder = (flags.data or Path(scratch)) / preset
@@ -141,8 +142,8 @@ def measure(preset: str, folder: Path, flags, versions: dict[str, str]) -> dict:
     sizes = list(flags.batch_sizes)
     this_python, other_python = [sys.executable, "-m", "benchmarks.graph_throughput"], [flags.python, __file__]
     sides = {
-        "astrojax": Side([*this_python, "astrojax", preset, folder, json.dumps(sizes)]),
-        "pyg": Side([*other_python, "pyg", preset, folder, json.dumps(sizes), int(flags.compile)]),
+        "astrojax": Side([*this_python, "astrojax", preset, folder, json.dumps(sizes)], flags.threads),
+        "pyg": Side([*other_python, "pyg", preset, folder, json.dumps(sizes), int(flags.compile)], flags.threads),
     }
     figures = {"parameters": {}, "graphs_per_second": {}}
     for side in sides.values():
@@ -199,12 +200,12 @@ class Side:
 
     disturbed = 0
 
-    def __init__(self, command):
+    def __init__(self, command, threads: int):
         # As the product runs: glibc asks for huge pages. Both sides gain by it.
         environment = os.environ | {
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-            "OMP_NUM_THREADS": str(THREADS),
-            "NPROC": str(THREADS),  # How many XLA starts.
+            "OMP_NUM_THREADS": str(threads),
+            "NPROC": str(threads),  # How many XLA starts.
             "JAX_PLATFORMS": "cpu",
         }
         pipe = subprocess.PIPE
@@ -328,7 +329,7 @@ def serve_pyg(folder: Path, sizes: list[int], compiled: bool) -> None:
     import torch_geometric
     from torch_geometric.data import Batch
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
     data = read_for_pyg(folder)
     shape = json.loads((folder / "shape.json").read_text())

@@ -42,7 +42,7 @@ def measure(flags: argparse.Namespace, rest: list[str], workdir: Path) -> None:
         "train.steps": str(flags.steps),
         "train.log_every": "1",
         "checkpoint.every_steps": str(flags.steps),
-        "optimizer.warmup_steps": "10",
+        "optimizer.warmup_steps": str(flags.steps),
     } | configs.parse_overrides(rest)
     config = configs.override(configs.load_config(f"configs/llm.py:{flags.preset}"), overrides)
     outcome = loop.train(make_task(config), workdir)

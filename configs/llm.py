@@ -12,8 +12,9 @@
 | 13b         | 13.147e9   | the shape of the group's first system, head_dim 68     |
 | 13b_aligned | 13.147e9   | as many parameters with head_dim 128: the better shape |
 
-Only `tiny` has been trained to its end. The memory of the two largest is known from compiling their very step (`--mode
-plan`, benchmarks/results/plans.json); what the others reach, and how fast any of them is on a GPU or TPU, is not.
+Only `tiny` has been trained to its end. `13b_aligned` has been trained for 50 steps on one H200 and evaluated there
+(benchmarks/results/train_large.json); otherwise the memory of the two largest is known from compiling their very step
+(`--mode plan`, benchmarks/results/plans.json). What the others reach, and how fast they are on a GPU or TPU, is not.
 """
 
 from astrojax.data.text import TextConfig

@@ -174,6 +174,7 @@ class _Run:
         self.warned = False
         # Pace since the last record; the time spent on validation and compilation does not count.
         self.clock, self.clock_step = None, start
+        self.clock_late = False
 
     def loop(self, state: TrainState, data, program: Program) -> Outcome:
         train = self.config.train
@@ -201,7 +202,7 @@ class _Run:
                     first_done = time.monotonic()
                     self.clock, self.clock_step = first_done, step
                 if save or validate:
-                    measured = self._record(*pending, state.params if validate else None)
+                    measured = self._record(*pending, state.params if validate else None, waited_for=True)
                     pending = None
                 if save:
                     self.checkpoints.save(step, state, data.get_state(), measured)
@@ -222,8 +223,15 @@ class _Run:
             compile_seconds=first_done - began,
         )
 
-    def _record(self, step: int, metrics: dict[str, Any], params: Any = None) -> dict[str, float]:
-        """Logs a finished step if it is due; validates ``params`` if given. Returns what validation measured."""
+    def _record(self, step: int, metrics: Any, params: Any = None, *, waited_for: bool = False) -> dict[str, float]:
+        """Logs a step if it is due; validates ``params`` if given. Returns what validation measured.
+
+        Args:
+            step: its number.
+            metrics: what it left.
+            params: the weights after it.
+            waited_for: no other step runs meanwhile.
+        """
         skipped_in_a_row = int(metrics["skipped_in_a_row"])
         if skipped_in_a_row:
             self._note_skip(step, skipped_in_a_row, metrics["nonfinite"])
@@ -238,7 +246,7 @@ class _Run:
             "learning_rate": float(metrics["learning_rate"]),
             "skipped": int(metrics["skipped"]),
         }
-        rate = self._rate(step)
+        rate = self._rate(step, waited_for=waited_for)
         memory = device_memory()
         record |= {
             f"{self.task.unit}_per_second": rate and round(rate, 1),
@@ -257,12 +265,17 @@ class _Run:
             say("  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items()))
         return measured
 
-    def _rate(self, step: int) -> float | None:
-        """Units per second since the last record."""
+    def _rate(self, step: int, *, waited_for: bool) -> float | None:
+        """Units per second since the last record.
+
+        GPUs run a step's loops with the host at their side, so that a record can come when the next step is nearly
+        done. Nothing is known of the pace of that step alone.
+        """
         now = time.monotonic()
         steps, seconds = step - self.clock_step, now - (self.clock or now)
-        self.clock, self.clock_step = now, step
-        if steps <= 0 or seconds <= 0:
+        unknown = self.clock_late and waited_for and steps == 1
+        self.clock, self.clock_step, self.clock_late = now, step, not waited_for
+        if steps <= 0 or seconds <= 0 or unknown:
             return None
         return steps * self.config.train.batch_size * self.task.units_per_example / seconds
 
