@@ -15,6 +15,7 @@ import numpy as np
 
 from astrojax import load_run
 from astrojax.chemistry.formula import format_formula, imbalance
+from astrojax.data.networks.closed_cell import Way, closing, made_of_nothing
 from astrojax.data.networks.growth import check_installed, find_needed
 from astrojax.data.networks.identifiers import plain
 from astrojax.data.networks.identity import DATABASES
@@ -41,6 +42,9 @@ reach a rate in its own medium, by flux balance: the flux through what is added 
 -log(probability), and nothing is kept that can be done without. A compound that is new outside the cell may leave, by
 an exchange of its own.
 
+What would let the cell make ATP of nothing, or carbon where it takes up none, is not added: of the reactions that do so
+together, the least likely is left out. Of a draft that does so by itself no more can be known, which is said.
+
 examples:
   python -m astrojax.gapfill draft.xml --checkpoint runs/graph --out filled.xml
   python -m astrojax.gapfill draft.xml.gz --checkpoint runs/graph --pool universe.json.zst --out filled.xml --accept 0.9
@@ -64,6 +68,7 @@ _COLUMNS = (
 
 # The price of a unit of flux, beside -log(probability), and the least probability that has a price.
 _STEP, _LEAST = 0.05, 1e-6
+
 
 # (universe, draft, positions of reactions) -> the probability of each that the draft's organism has it.
 Score = Callable[[Universe, Draft, np.ndarray], np.ndarray]
@@ -149,13 +154,15 @@ def fill(
     proposals = _propose(universe, draft, score, accept)
     if grow is None:
         chosen, reason = _added(proposals)[:limit], f"beyond the limit of {limit}"
+        harmful = _harmful(universe, draft, chosen)
     else:
-        chosen, reason = _needed(model, universe, draft, _added(proposals), grow), f"not needed to reach {grow:g}"
+        chosen, harmful = _needed(model, universe, draft, _added(proposals), grow)
+        reason = f"not needed to reach {grow:g}"
         if len(chosen) > limit:
             raise RunError(f"to reach {grow:g} takes {len(chosen)} reactions, more than --limit {limit}")
-    kept = {proposal.reaction for proposal in chosen}
+    reasons = dict.fromkeys((proposal.reaction for proposal in chosen), "") | harmful
     proposals = [
-        dataclasses.replace(proposal, why_not=proposal.why_not or ("" if proposal.reaction in kept else reason))
+        dataclasses.replace(proposal, why_not=proposal.why_not or reasons.get(proposal.reaction, reason))
         for proposal in proposals
     ]
     write_filled(model, out, [_addition(universe, draft, proposal) for proposal in _added(proposals)])
@@ -182,6 +189,10 @@ def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> s
         f"added: {len(added):,}; {sum(proposal.unbalanced is None for proposal in added):,} of them unchecked, "
         f"{sum(bool(proposal.protonation) for proposal in added):,} that balance but in hydrogen or charge",
     ]
+    for product, made in made_of_nothing(network).items():
+        if made is not False:
+            why = "the draft does so by itself" if made else "the draft lacks compounds or formulas for that"
+            lines.append(f"not known: whether what is added makes {product} of nothing; {why}")
     return "\n".join(lines) + "\n"
 
 
@@ -191,8 +202,27 @@ def _added(proposals: Sequence[Proposal]) -> list[Proposal]:
 
 def _needed(
     model: Path, universe: Universe, draft: Draft, proposals: Sequence[Proposal], rate: float
+) -> tuple[list[Proposal], dict[int, str]]:
+    """Those without which the objective does not reach a rate, the likeliest where there is a choice; and what was left
+    out as harmful."""
+    left_out: dict[int, str] = {}
+    while True:
+        offered = [proposal for proposal in proposals if proposal.reaction not in left_out]
+        try:
+            needed = _needed_of(model, universe, draft, offered, rate)
+        except RunError as error:
+            raise RunError(
+                f"{error}, without {len(left_out)} that make something of nothing" if left_out else error
+            ) from error
+        harmful = _harmful(universe, draft, needed)
+        if not harmful:
+            return needed, left_out
+        left_out |= harmful
+
+
+def _needed_of(
+    model: Path, universe: Universe, draft: Draft, proposals: Sequence[Proposal], rate: float
 ) -> list[Proposal]:
-    """Those without which the objective does not reach a rate, the likeliest where there is a choice."""
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole.xml"
         names = write_filled(model, whole, [_addition(universe, draft, proposal) for proposal in proposals])
@@ -201,6 +231,23 @@ def _needed(
         needed = find_needed(whole, dict(zip(names, prices, strict=True)), rate)
     of_name = dict(zip(names, proposals, strict=True))
     return [of_name[name] for name in needed]
+
+
+def _harmful(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> dict[int, str]:
+    """The reactions that let the draft make something of nothing, with likelier ones, and why not to add them."""
+
+    def way(proposal: Proposal) -> Way:
+        # Where the draft lacks a compound in a compartment, the place itself stands for it.
+        places = [(term.compound, term.compartment) for term in proposal.terms]
+        terms = zip(places, proposal.terms, strict=True)
+        return Way(
+            {draft.places.get(place, place): term.coefficient for place, term in terms},
+            universe.reactions[proposal.reaction].reversible,
+        )
+
+    ordered = sorted(proposals, key=lambda proposal: -proposal.probability)
+    found = closing(draft.network, [way(proposal) for proposal in ordered])
+    return {ordered[place].reaction: f"lets the cell make {product} of nothing" for place, product in found.items()}
 
 
 def _propose(universe: Universe, draft: Draft, score: Score, accept: float) -> list[Proposal]:

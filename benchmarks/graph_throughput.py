@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True, help="of an environment with torch and torch-geometric")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=(96, 384), help="graphs in a step")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side (default: cores)")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side (default: cores)"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a turn")
     parser.add_argument("--compile", action="store_true", help="also compile the PyTorch models (needs a C++ compiler)")

@@ -11,6 +11,7 @@ import pytest
 
 from astrojax import gapfill
 from astrojax.config import load_config
+from astrojax.data.networks.closed_cell import made_of_nothing
 from astrojax.data.networks.collection import read_collection
 from astrojax.data.networks.growth import find_needed
 from astrojax.data.networks.identity import identify
@@ -19,6 +20,7 @@ from astrojax.data.networks.sbml import parse_sbml, read_network
 from astrojax.data.networks.universe import make_universe
 from astrojax.errors import RunError
 from astrojax.gapfill import fill, main, render
+from tests.data.networks import test_closed_cell as closed_cell
 from tests.data.networks.models import reaction, species, write_model
 from tests.data.networks.test_sbml import KINASE, KINASE_SPECIES
 
@@ -103,6 +105,33 @@ def test_growth_takes_nothing_that_it_could_do_without(universe, draft, tmp_path
     assert max(without) < rate
     reasons = {row["why_not"] for row in rows(tmp_path / "filled.csv") if row["probability"]}
     assert "not needed to reach 1" in reasons
+
+
+@pytest.mark.parametrize("grow", [None, 1.0])
+def test_what_makes_atp_of_nothing_is_left_out(universe, draft, tmp_path, grow):
+    """Where all is equally likely, flux balance alone prefers acetaldehyde dehydrogenase, which runs uphill here."""
+    out, table = tmp_path / "filled.xml", tmp_path / "filled.csv"
+    fill(draft, universe, lambda _, __, reactions: np.full(len(reactions), 0.5), out=out, table=table, grow=grow)
+    assert made_of_nothing(read_network(out)) == {"ATP": False, "carbon": False}
+    why_not = {row["reaction"]: row["why_not"] for row in rows(table)}
+    assert why_not["R_ACALDi"] == "lets the cell make ATP of nothing"
+    if grow:
+        assert {reaction for reaction, why in why_not.items() if not why} == set(NEEDED)
+
+
+def test_a_draft_that_makes_energy_of_nothing_by_itself_is_not_judged_by_it(tmp_path):
+    ways = [reaction(*one, reversible=True) for one in (closed_cell.KINASE, closed_cell.PHOSPHATASE, closed_cell.LEAK)]
+    pool = read_network(
+        write_model(tmp_path / "pool.xml", closed_cell.SPECIES, [*ways, reaction(*closed_cell.SYNTHASE)])
+    )
+    path = write_model(tmp_path / "draft.xml", closed_cell.SPECIES, ways)
+    universe = make_universe([pool], identify([pool]))
+    out = tmp_path / "filled.xml"
+    found = fill(path, universe, lambda *_: np.asarray([0.9]), out=out, table=tmp_path / "filled.csv")
+    assert read_network(out).reactions[-1].id == "R_synthase"
+    text = render(universe, *found)
+    assert "not known: whether what is added makes ATP of nothing; the draft does so by itself" in text
+    assert "carbon" not in text
 
 
 @pytest.mark.parametrize(

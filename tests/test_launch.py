@@ -123,7 +123,8 @@ def test_training_ends_with_an_evaluation_and_says_where_things_are(trained):
     # Nothing is known of the pace of the first step, nor of one that ran while the record before it was written.
     written = (workdir / "metrics.jsonl").read_text().splitlines()
     rates = [json.loads(line)["tokens_per_second"] for line in written]
-    assert rates[0] is None and rates[-1] is None
+    assert rates[0] is None
+    assert rates[-1] is None
     assert all(rate > 0 for rate in rates[1:3])
 
 

@@ -7,6 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from astrojax.data.networks.closed_cell import made_of_nothing
 from astrojax.data.networks.identity import identify
 from astrojax.data.networks.network import Network
 from astrojax.data.networks.sbml import read_network
@@ -89,6 +90,10 @@ def render(report: dict[str, Any]) -> str:
     ]
     for record in report["models"]:
         lines += [f"{record['name']}: {count} {remark}" for remark, count in record["remarks"].items()]
+        if products := [product for product, made in record["made_of_nothing"].items() if made]:
+            lines.append(
+                f"{record['name']}: makes {' and '.join(products)} of nothing, so that its growth means little"
+            )
     lines += [f"refused: {why}" for why in report["refused"].values()]
     return "\n".join(lines) + "\n"
 
@@ -125,6 +130,7 @@ def _record(network: Network, present, shared) -> dict[str, Any]:
         "shared": float(shared[present].mean()) if present.any() else None,
         "with_formula": sum(m.elements is not None for m in network.metabolites) / len(network.metabolites),
         "balanced": sum(not set(left) - {"H", "charge"} for left in known) / len(known) if known else None,
+        "made_of_nothing": made_of_nothing(network),
         "remarks": dict(network.remarks),
     }
 

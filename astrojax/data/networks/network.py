@@ -48,6 +48,7 @@ class Reaction:
         name: for people; the id where there is none.
         stoichiometry: position of a metabolite in its network -> coefficient, below 0 where it is consumed.
         reversible: whether it runs both ways.
+        shut: its file lets nothing run through it.
         references: ``(database, accession)``.
     """
 
@@ -55,6 +56,7 @@ class Reaction:
     name: str
     stoichiometry: dict[int, float]
     reversible: bool
+    shut: bool = False
     references: frozenset[tuple[str, str]] = frozenset()
 
 

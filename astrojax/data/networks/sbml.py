@@ -230,6 +230,7 @@ def _reaction(
         name=reaction.getName() or reaction.getId(),
         stoichiometry={place: -c if backwards else c for place, c in stoichiometry.items() if c},
         reversible=lower < 0 < upper if runs else reaction.getReversible(),
+        shut=lower == upper == 0,
         references=_references(reaction),
     )
 

@@ -1,0 +1,141 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from astrojax.data.networks.closed_cell import Way, atp_hydrolysis, closing, made_of_nothing
+from astrojax.data.networks.collection import read_collection, render
+from astrojax.data.networks.sbml import read_network
+from tests.data.networks.models import reaction, species, state_bounds, write_model
+
+SPECIES = [
+    species("M_atp_c", "ATP", "C10H12N5O13P3", -4),
+    species("M_adp_c", "ADP", "C10H12N5O10P2", -3),
+    species("M_pi_c", "Phosphate", "HO4P", -2),
+    species("M_h2o_c", "H2O", "H2O", 0),
+    species("M_h_c", "H+", "H", 1),
+    species("M_h_e", "H+", "H", 1),
+    species("M_cr_c", "Creatine", "C4H9N3O2", 0),
+    species("M_pcr_c", "Phosphocreatine", "C4H8N3O5P", -2),
+]
+KINASE = ("R_kinase", {"M_pcr_c": -1, "M_adp_c": -1, "M_h_c": -1, "M_cr_c": 1, "M_atp_c": 1})
+PHOSPHATASE = ("R_phosphatase", {"M_pcr_c": -1, "M_h2o_c": -1, "M_cr_c": 1, "M_pi_c": 1})
+SYNTHASE = ("R_synthase", {"M_adp_c": -1, "M_pi_c": -1, "M_h_e": -4, "M_atp_c": 1, "M_h2o_c": 1, "M_h_c": 3})
+LEAK = ("R_leak", {"M_h_e": -1, "M_h_c": 1})
+FOOD = ("EX_pcr", {"M_pcr_c": 1})
+
+
+def network(path, *reactions, species=SPECIES):
+    """Of ``(reaction, whether it runs both ways)``."""
+    ways = [reaction(*one, reversible=reversible) for one, reversible in reactions]
+    return read_network(write_model(path / "cell.xml", species, ways))
+
+
+@pytest.mark.parametrize("one", [PHOSPHATASE, LEAK])
+@pytest.mark.parametrize("reversible", [True, False])
+def test_a_cycle_needs_a_reaction_that_runs_uphill(tmp_path, one, reversible):
+    cell = network(tmp_path, (KINASE, True), (SYNTHASE, True), (FOOD, True), (one, reversible))
+    assert made_of_nothing(cell) == {"ATP": reversible, "carbon": False}
+
+
+def test_what_a_file_shuts_closes_no_cycle(tmp_path):
+    ways = [reaction(*KINASE, reversible=True), reaction(*PHOSPHATASE, reversible=True)]
+    path = write_model(tmp_path / "cell.xml", SPECIES, ways)
+    assert made_of_nothing(read_network(path))["ATP"]
+    bounds = {"R_kinase": (-1000.0, 1000.0), "R_phosphatase": (0.0, 0.0)}
+    assert made_of_nothing(read_network(state_bounds(path, bounds, "fbc2"))) == {"ATP": False, "carbon": False}
+
+
+def test_protons_balance_the_hydrolysis_by_the_networks_own_formulas(tmp_path):
+    charged = network(tmp_path, (KINASE, True))
+    assert atp_hydrolysis(charged) == {0: -1, 3: -1, 1: 1, 2: 1, 4: 1}
+    acids = [
+        species("M_atp_c", "ATP", "C10H16N5O13P3"),
+        species("M_adp_c", "ADP", "C10H15N5O10P2"),
+        species("M_pi_c", "Phosphate", "H3O4P"),
+        species("M_h2o_c", "H2O", "H2O"),
+        species("M_h_c", "H+", "H"),
+    ]
+    ways = ("R_any", {"M_atp_c": -1, "M_h2o_c": -1, "M_adp_c": 1, "M_pi_c": 1, "M_h_c": 1}), False
+    assert atp_hydrolysis(network(tmp_path, ways, species=acids)) == {0: -1, 3: -1, 1: 1, 2: 1}
+
+
+def test_without_atp_nothing_is_known(tmp_path):
+    cell = network(tmp_path, (FOOD, True), species=SPECIES[1:])
+    assert atp_hydrolysis(cell) is None
+    assert made_of_nothing(cell) == {"ATP": None, "carbon": False}
+    assert closing(cell, [Way({1: -1.0, 2: 1.0}, True)]) == {}
+
+
+def test_of_what_closes_a_cycle_together_the_last_does(tmp_path):
+    cell = network(tmp_path, (KINASE, True))
+    place = {metabolite.id: i for i, metabolite in enumerate(cell.metabolites)}
+    # Uphill in two steps, by a compound that the network lacks.
+    up = Way({place["M_cr_c"]: -1.0, place["M_pi_c"]: -1.0, "new": 1.0}, False)
+    over = Way({"new": -1.0, place["M_pcr_c"]: 1.0, place["M_h2o_c"]: 1.0}, False)
+    away = Way({"new": -1.0, "newer": 1.0}, True)
+    assert closing(cell, [up]) == closing(cell, [over, away]) == {}
+    assert closing(cell, [up, over]) == closing(cell, [over, up]) == {1: "ATP"}
+    assert closing(cell, [away, up, over, away, over]) == {2: "ATP", 4: "ATP"}
+
+
+def test_a_network_that_makes_energy_of_nothing_is_not_mended(tmp_path):
+    cell = network(tmp_path, (KINASE, True), (PHOSPHATASE, True))
+    assert closing(cell, [Way({0: -1.0, 1: 1.0, 2: 1.0}, True)]) == {}
+
+
+def test_carbon_comes_of_what_is_out_of_balance_once_it_runs_backwards(tmp_path):
+    burns = ("R_burns", {"M_cr_c": -1, "M_h2o_c": 1})
+    cell = network(tmp_path, (burns, False), (KINASE, True), (FOOD, True))
+    assert made_of_nothing(cell) == {"ATP": False, "carbon": False}
+    assert made_of_nothing(network(tmp_path, (burns, True))) == {"ATP": False, "carbon": True}
+    place = {metabolite.id: i for i, metabolite in enumerate(cell.metabolites)}
+    back = Way({place["M_h2o_c"]: -1.0, place["M_cr_c"]: 1.0}, False)
+    away = Way({place["M_h2o_c"]: -1.0, place["M_pi_c"]: 1.0}, True)
+    assert closing(cell, [away, back, away]) == {1: "carbon"}
+
+
+def test_without_formulas_nothing_is_known_of_carbon(tmp_path):
+    cell = network(tmp_path, (("R_any", {"M_a_c": -1, "M_b_c": 1}), True), species=[species("M_a_c"), species("M_b_c")])
+    assert made_of_nothing(cell) == {"ATP": None, "carbon": None}
+
+
+@pytest.mark.parametrize(
+    ("model", "made"),
+    [
+        ("MODEL1507180070", []),
+        ("MODEL1507180045", ["carbon"]),  # Lactobacillus plantarum, whose macromolecules are out of balance.
+        ("MODEL2404260001", ["ATP", "carbon"]),
+    ],
+)
+def test_published_models_that_make_something_of_nothing_are_told_of(model, made):
+    report = read_collection([f"data/metabolic/{model}.xml.gz"], workers=1).report
+    assert report["models"][0]["made_of_nothing"] == {"ATP": "ATP" in made, "carbon": "carbon" in made}
+    told = f"{model}: makes {' and '.join(made)} of nothing, so that its growth means little\n"
+    assert (told in render(report)) is bool(made)
+
+
+@pytest.mark.parametrize(("model", "makes"), [("MODEL1510010000", True), ("MODEL1507180052", False)])
+def test_cobrapy_finds_the_same_of_published_models(model, makes):
+    path = Path(f"data/metabolic/{model}.xml.gz")
+    script = """
+import logging, sys
+logging.disable(logging.CRITICAL)
+import cobra
+model = cobra.io.read_sbml_model(sys.argv[1])
+for reaction in model.reactions:
+    if reaction.boundary:
+        reaction.bounds = 0.0, 0.0
+    else:
+        reaction.bounds = min(reaction.lower_bound, 0.0), max(reaction.upper_bound, 0.0)
+atp = cobra.Reaction("hydrolysis", lower_bound=0.0, upper_bound=1000.0)
+model.add_reactions([atp])
+atp.build_reaction_from_string("atp_c + h2o_c --> adp_c + pi_c + h_c")
+model.objective = atp
+print(model.slim_optimize())
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert (json.loads(done.stdout.splitlines()[-1]) > 1.0) is makes
+    assert made_of_nothing(read_network(path))["ATP"] is makes
