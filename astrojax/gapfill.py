@@ -20,7 +20,7 @@ from astrojax.data.networks.growth import check_installed, find_needed
 from astrojax.data.networks.identifiers import plain
 from astrojax.data.networks.identity import DATABASES
 from astrojax.data.networks.matching import Draft, could_take, make_draft
-from astrojax.data.networks.network import NOTHING
+from astrojax.data.networks.network import NOTHING, Metabolite
 from astrojax.data.networks.sbml import name_of, read_network
 from astrojax.data.networks.universe import Compound, Term, Universe
 from astrojax.data.networks.writing import Addition, NewSpecies, write_filled
@@ -42,8 +42,9 @@ reach a rate in its own medium, by flux balance: the flux through what is added 
 -log(probability), and nothing is kept that can be done without. A compound that is new outside the cell may leave, by
 an exchange of its own.
 
-What would let the cell make ATP of nothing, or carbon where it takes up none, is not added: of the reactions that do so
-together, the least likely is left out. Of a draft that does so by itself no more can be known, which is said.
+What would let the cell make ATP of nothing (an energy-generating cycle), or carbon where it takes up none, is not
+added: of the reactions that do so together the least likely is left out, or, if --grow needs that one, another. Of a
+draft that does so by itself no more can be known, which is said.
 
 examples:
   python -m astrojax.gapfill draft.xml --checkpoint runs/graph --out filled.xml
@@ -114,9 +115,9 @@ def main(arguments: list[str]) -> int:
             limit=flags.limit,
             grow=flags.grow,
         )
+        print(render(universe, draft, proposals), end="")
     except FAILURES as error:
         return report(error, place=flags.out, interrupted="interrupted")
-    print(render(universe, draft, proposals), end="")
     print(f"{flags.out}: the draft with what was added\n{table}: all candidates, the likeliest first")
     return 0
 
@@ -153,14 +154,15 @@ def fill(
         accept = 0.5 if grow is None else 0.0
     proposals = _propose(universe, draft, score, accept)
     if grow is None:
-        chosen, reason = _added(proposals)[:limit], f"beyond the limit of {limit}"
-        harmful = _harmful(universe, draft, chosen)
+        accepted, reason = _added(proposals), f"beyond the limit of {limit}"
+        harmful = _harmful(universe, draft, accepted)
+        chosen = [proposal for proposal in accepted if proposal.reaction not in harmful][:limit]
     else:
         chosen, harmful = _needed(model, universe, draft, _added(proposals), grow)
         reason = f"not needed to reach {grow:g}"
         if len(chosen) > limit:
             raise RunError(f"to reach {grow:g} takes {len(chosen)} reactions, more than --limit {limit}")
-    reasons = dict.fromkeys((proposal.reaction for proposal in chosen), "") | harmful
+    reasons = harmful | dict.fromkeys((proposal.reaction for proposal in chosen), "")
     proposals = [
         dataclasses.replace(proposal, why_not=proposal.why_not or reasons.get(proposal.reaction, reason))
         for proposal in proposals
@@ -190,7 +192,7 @@ def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> s
         f"{sum(bool(proposal.protonation) for proposal in added):,} that balance but in hydrogen or charge",
     ]
     for product, made in made_of_nothing(network).items():
-        if made is not False:
+        if added and made is not False:
             why = "the draft does so by itself" if made else "the draft lacks compounds or formulas for that"
             lines.append(f"not known: whether what is added makes {product} of nothing; {why}")
     return "\n".join(lines) + "\n"
@@ -203,21 +205,36 @@ def _added(proposals: Sequence[Proposal]) -> list[Proposal]:
 def _needed(
     model: Path, universe: Universe, draft: Draft, proposals: Sequence[Proposal], rate: float
 ) -> tuple[list[Proposal], dict[int, str]]:
-    """Those without which the objective does not reach a rate, the likeliest where there is a choice; and what was left
-    out as harmful."""
-    left_out: dict[int, str] = {}
+    """Those without which the objective does not reach a rate, the likeliest where there is a choice; and what flux
+    balance would have liked as well, but is harmful beside them."""
+    left_out: dict[int, Proposal] = {}
+    newest: dict[int, Proposal] = {}
+    must: set[int] = set()
     while True:
         offered = [proposal for proposal in proposals if proposal.reaction not in left_out]
         try:
             needed = _needed_of(model, universe, draft, offered, rate)
-        except RunError as error:
-            raise RunError(
-                f"{error}, without {len(left_out)} that make something of nothing" if left_out else error
-            ) from error
+        except RunError:
+            if not newest:
+                raise
+            # There is no way without: another one of those that are harmful together has to go.
+            must |= newest.keys()
+            left_out = {reaction: p for reaction, p in left_out.items() if reaction not in newest}
+            newest = {}
+            continue
+        needed.sort(key=lambda proposal: (proposal.reaction not in must, -proposal.probability))
         harmful = _harmful(universe, draft, needed)
         if not harmful:
-            return needed, left_out
-        left_out |= harmful
+            break
+        if stuck := harmful.keys() & must:
+            reaction = stuck.pop()
+            raise RunError(
+                f"{rate:g} is reached by nothing but what {harmful[reaction]}: {universe.reactions[reaction].id}"
+            )
+        newest = {proposal.reaction: proposal for proposal in needed if proposal.reaction in harmful}
+        left_out |= newest
+    beside = [_harmful(universe, draft, [*needed, proposal]) for proposal in left_out.values()]
+    return needed, {reaction: why for found in beside for reaction, why in found.items()}
 
 
 def _needed_of(
@@ -234,20 +251,30 @@ def _needed_of(
 
 
 def _harmful(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> dict[int, str]:
-    """The reactions that let the draft make something of nothing, with likelier ones, and why not to add them."""
-
-    def way(proposal: Proposal) -> Way:
-        # Where the draft lacks a compound in a compartment, the place itself stands for it.
-        places = [(term.compound, term.compartment) for term in proposal.terms]
-        terms = zip(places, proposal.terms, strict=True)
-        return Way(
-            {draft.places.get(place, place): term.coefficient for place, term in terms},
+    """The reactions that let the draft make something of nothing, with those before them, and what they do."""
+    places, metabolites = dict(draft.places), list(draft.network.metabolites)
+    for term in (term for proposal in proposals for term in proposal.terms):
+        if (term.compound, term.compartment) not in places:
+            places[term.compound, term.compartment] = len(metabolites)
+            compound = universe.compounds[term.compound]
+            metabolites.append(
+                Metabolite(
+                    id=compound.name,
+                    name=compound.name,
+                    compartment=term.compartment,
+                    elements=compound.elements,
+                    charge=compound.charge,
+                )
+            )
+    ways = [
+        Way(
+            {places[term.compound, term.compartment]: term.coefficient for term in proposal.terms},
             universe.reactions[proposal.reaction].reversible,
         )
-
-    ordered = sorted(proposals, key=lambda proposal: -proposal.probability)
-    found = closing(draft.network, [way(proposal) for proposal in ordered])
-    return {ordered[place].reaction: f"lets the cell make {product} of nothing" for place, product in found.items()}
+        for proposal in proposals
+    ]
+    found = closing(dataclasses.replace(draft.network, metabolites=tuple(metabolites)), ways)
+    return {proposals[place].reaction: f"lets the cell make {product} of nothing" for place, product in found.items()}
 
 
 def _propose(universe: Universe, draft: Draft, score: Score, accept: float) -> list[Proposal]:

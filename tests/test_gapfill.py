@@ -119,13 +119,81 @@ def test_what_makes_atp_of_nothing_is_left_out(universe, draft, tmp_path, grow):
         assert {reaction for reaction, why in why_not.items() if not why} == set(NEEDED)
 
 
-def test_a_draft_that_makes_energy_of_nothing_by_itself_is_not_judged_by_it(tmp_path):
-    ways = [reaction(*one, reversible=True) for one in (closed_cell.KINASE, closed_cell.PHOSPHATASE, closed_cell.LEAK)]
-    pool = read_network(
-        write_model(tmp_path / "pool.xml", closed_cell.SPECIES, [*ways, reaction(*closed_cell.SYNTHASE)])
+def small(tmp_path, own, others, species=closed_cell.SPECIES, drafts=None):
+    """A draft of some reactions, and a universe that has others as well."""
+    pool = read_network(write_model(tmp_path / "pool.xml", species, [*own, *others]))
+    return write_model(tmp_path / "draft.xml", drafts or species, own), make_universe([pool], identify([pool]))
+
+
+def test_the_limit_counts_what_is_added(tmp_path):
+    own = [reaction(*closed_cell.KINASE, reversible=True), reaction(*closed_cell.LEAK)]
+    others = [reaction(*closed_cell.PHOSPHATASE, reversible=True), reaction(*closed_cell.SYNTHASE)]
+    path, universe = small(tmp_path, own, others)
+    table = tmp_path / "filled.csv"
+    likely = {"R_phosphatase": 0.9, "R_synthase": 0.8}
+
+    def score(universe, draft, reactions):
+        return np.asarray([likely[universe.reactions[r].id] for r in reactions])
+
+    fill(path, universe, score, out=tmp_path / "filled.xml", table=table, limit=1)
+    assert [(row["reaction"], row["why_not"]) for row in rows(table)] == [
+        ("R_phosphatase", "lets the cell make ATP of nothing"),
+        ("R_synthase", ""),
+    ]
+
+
+def test_compounds_new_to_a_compartment_count_by_the_pools_formulas(tmp_path):
+    water = {formula: species("M_h2o_c", "H2O", formula) for formula in ("H2O", "")}
+    sugars = [species(f"M_glc__D_{place}", "D-Glucose", "C6H12O6", 0) for place in "ce"]
+    acid = species("M_ac_c", "Acetate", "C2H3O2", -1)
+    outside = species("M_ac_e", "Acetate", "C2H3O2", -1)
+    own = [reaction("R_any", {"M_glc__D_c": -1, "M_ac_c": 3}), reaction("R_out", {"M_ac_c": -1, "M_ac_e": 1})]
+    others = [reaction("R_wrong", {"M_h2o_c": -1, "M_glc__D_e": 1})]
+    path, universe = small(
+        tmp_path,
+        own,
+        others,
+        species=[water[""], *sugars, acid, outside],
+        drafts=[water["H2O"], sugars[0], acid, outside],
     )
-    path = write_model(tmp_path / "draft.xml", closed_cell.SPECIES, ways)
-    universe = make_universe([pool], identify([pool]))
+    out, table = tmp_path / "filled.xml", tmp_path / "filled.csv"
+    fill(path, universe, lambda *_: np.asarray([0.9]), out=out, table=table)
+    assert [row["why_not"] for row in rows(table)] == ["lets the cell make carbon of nothing"]
+    assert made_of_nothing(read_network(out))["carbon"] is False
+
+
+def test_what_growth_cannot_do_without_stays_where_it_is_harmful_with_something_else(tmp_path, monkeypatch):
+    """Of two ways to grow one makes ATP of nothing, by the least likely reaction, which both need."""
+    own = [reaction(*closed_cell.KINASE, reversible=True)]
+    up = {"M_cr_c": -1, "M_pi_c": -1, "M_new_c": 1}
+    over = {"M_new_c": -1, "M_pcr_c": 1, "M_h2o_c": 1}
+    others = [reaction("R_up", up), reaction("R_over", over), reaction("R_other", {"M_new_c": -1, "M_pi_c": 1})]
+    path, universe = small(tmp_path, own, others, species=[*closed_cell.SPECIES, species("M_new_c", "new")])
+    likely = {"R_up": 0.9, "R_over": 0.5, "R_other": 0.4}
+
+    def score(universe, draft, reactions):
+        return np.asarray([likely[universe.reactions[r].id] for r in reactions])
+
+    def ways_to_grow(model, prices, rate):
+        """Flux balance, of an objective that needs R_over and one of the others."""
+        for needed in ({"R_up", "R_over"}, {"R_over", "R_other"}):
+            if needed <= prices.keys():
+                return sorted(needed)
+        raise RunError("the objective reaches 0")
+
+    monkeypatch.setattr(gapfill, "find_needed", ways_to_grow)
+    table = tmp_path / "filled.csv"
+    fill(path, universe, score, out=tmp_path / "filled.xml", table=table, grow=1.0)
+    assert {row["reaction"]: row["why_not"] for row in rows(table)} == {
+        "R_up": "lets the cell make ATP of nothing",
+        "R_over": "",
+        "R_other": "",
+    }
+
+
+def test_a_draft_that_makes_energy_of_nothing_by_itself_is_not_judged_by_it(tmp_path):
+    own = [reaction(*one, reversible=True) for one in (closed_cell.KINASE, closed_cell.PHOSPHATASE, closed_cell.LEAK)]
+    path, universe = small(tmp_path, own, [reaction(*closed_cell.SYNTHASE)])
     out = tmp_path / "filled.xml"
     found = fill(path, universe, lambda *_: np.asarray([0.9]), out=out, table=tmp_path / "filled.csv")
     assert read_network(out).reactions[-1].id == "R_synthase"

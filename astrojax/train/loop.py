@@ -223,7 +223,9 @@ class _Run:
             compile_seconds=first_done - began,
         )
 
-    def _record(self, step: int, metrics: Any, params: Any = None, *, waited_for: bool = False) -> dict[str, float]:
+    def _record(
+        self, step: int, metrics: dict[str, Any], params: Any = None, *, waited_for: bool = False
+    ) -> dict[str, float]:
         """Logs a step if it is due; validates ``params`` if given. Returns what validation measured.
 
         Args:
