@@ -123,7 +123,7 @@ class ReactionTask(GraphTask):
         say(f"reading {data.path}")
         collection = read_collection([data.path])
         universe = collection.universe
-        for file, reason in collection.report["refused"].items():
+        for file, reason in collection.refused.items():
             say(f"refused: {file}: {reason}")
         if len(universe.networks) < 2:
             raise RequestError(f"{data.path}: one network; what it is missing can be learnt from others only")

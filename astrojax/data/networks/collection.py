@@ -1,6 +1,7 @@
 """Reads many models at once, and says what is good and bad about them."""
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -24,17 +25,34 @@ class Collection:
     """Models and what became of them.
 
     Attributes:
+        networks: those that could be read.
         universe: what they hold together.
-        report: ``models``, one record each with what was found, left out or not understood; ``refused``, file -> why;
-            and the totals.
+        refused: file -> why it could not be read.
+        joins_refused: ``refused`` of :class:`astrojax.data.networks.identity.Compounds`.
     """
 
+    networks: tuple[Network, ...]
     universe: Universe
-    report: dict[str, Any]
+    refused: dict[str, str]
+    joins_refused: int
+
+    @functools.cached_property
+    def report(self) -> dict[str, Any]:
+        """``models``, one record each with what was found, left out or not understood; ``refused``; and the totals."""
+        present = self.universe.present
+        shared = present.sum(0) > 1
+        return {
+            "models": [_record(network, own, shared) for network, own in zip(self.networks, present, strict=True)],
+            "refused": self.refused,
+            "compounds": len(self.universe.compounds),
+            "reactions": len(self.universe.reactions),
+            "shared_reactions": int(shared.sum()),
+            "joins_refused": self.joins_refused,
+        }
 
 
 def read_collection(sources: Sequence[str], *, workers: int | None = None) -> Collection:
-    """Reads models, finds what they share, and reports on each. Those that cannot be read are in the report.
+    """Reads models and finds what they share. Those that cannot be read are ``refused``.
 
     Args:
         sources: folders (their SBML files, compressed or not), files and glob patterns.
@@ -57,17 +75,7 @@ def read_collection(sources: Sequence[str], *, workers: int | None = None) -> Co
     if repeated := [name for name, count in names.items() if count > 1]:
         raise RequestError(f"two models are called {repeated[0]}")
     compounds = identify(networks)
-    universe = make_universe(networks, compounds)
-    shared = universe.present.sum(0) > 1
-    report = {
-        "models": [_record(network, universe.present[i], shared) for i, network in enumerate(networks)],
-        "refused": refused,
-        "compounds": len(universe.compounds),
-        "reactions": len(universe.reactions),
-        "shared_reactions": int(shared.sum()),
-        "joins_refused": compounds.refused,
-    }
-    return Collection(universe, report)
+    return Collection(tuple(networks), make_universe(networks, compounds), refused, compounds.refused)
 
 
 def render(report: dict[str, Any]) -> str:
