@@ -15,7 +15,7 @@ import numpy as np
 
 from astrojax import load_run
 from astrojax.chemistry.formula import format_formula, imbalance
-from astrojax.data.networks.closed_cell import Way, closing, made_of_nothing
+from astrojax.data.networks.closed_cell import ClosedCells, Way, made_of_nothing
 from astrojax.data.networks.growth import check_installed, find_needed
 from astrojax.data.networks.identifiers import plain
 from astrojax.data.networks.identity import DATABASES
@@ -42,9 +42,9 @@ reach a rate in its own medium, by flux balance: the flux through what is added 
 -log(probability), and nothing is kept that can be done without. A compound that is new outside the cell may leave, by
 an exchange of its own.
 
-What would let the cell make ATP of nothing (an energy-generating cycle), or carbon where it takes up none, is not
-added: of the reactions that do so together the least likely is left out, or, if --grow needs that one, another. Of a
-draft that does so by itself no more can be known, which is said.
+What would let the cell make ATP of nothing (an energy-generating cycle), electrons, or carbon, nitrogen, phosphorus or
+sulfur where it takes up none, is not added: of the reactions that do so together the least likely is left out, or, if
+--grow needs that one, another. Of a draft that does so by itself no more can be known, which is said.
 
 examples:
   python -m astrojax.gapfill draft.xml --checkpoint runs/graph --out filled.xml
@@ -155,7 +155,7 @@ def fill(
     proposals = _propose(universe, draft, score, accept)
     if grow is None:
         accepted, reason = _added(proposals), f"beyond the limit of {limit}"
-        harmful = _harmful(universe, draft, accepted)
+        harmful = _Watch(universe, draft, accepted).harmful(accepted)
         chosen = [proposal for proposal in accepted if proposal.reaction not in harmful][:limit]
     else:
         chosen, harmful = _needed(model, universe, draft, _added(proposals), grow)
@@ -191,10 +191,10 @@ def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> s
         f"added: {len(added):,}; {sum(proposal.unbalanced is None for proposal in added):,} of them unchecked, "
         f"{sum(bool(proposal.protonation) for proposal in added):,} that balance but in hydrogen or charge",
     ]
-    for product, made in made_of_nothing(network).items():
-        if added and made is not False:
-            why = "the draft does so by itself" if made else "the draft lacks compounds or formulas for that"
-            lines.append(f"not known: whether what is added makes {product} of nothing; {why}")
+    made_already = made_of_nothing(network) if added else {}
+    for made, why in ((True, "the draft does so by itself"), (None, "the draft lacks compounds or formulas for that")):
+        if products := [product for product, is_made in made_already.items() if is_made is made]:
+            lines.append(f"not known: whether what is added makes {' or '.join(products)} of nothing; {why}")
     return "\n".join(lines) + "\n"
 
 
@@ -207,6 +207,7 @@ def _needed(
 ) -> tuple[list[Proposal], dict[int, str]]:
     """Those without which the objective does not reach a rate, the likeliest where there is a choice; and what flux
     balance would have liked as well, but is harmful beside them."""
+    watch = _Watch(universe, draft, proposals)
     left_out: dict[int, Proposal] = {}
     newest: dict[int, Proposal] = {}
     must: set[int] = set()
@@ -223,7 +224,7 @@ def _needed(
             newest = {}
             continue
         needed.sort(key=lambda proposal: (proposal.reaction not in must, -proposal.probability))
-        harmful = _harmful(universe, draft, needed)
+        harmful = watch.harmful(needed)
         if not harmful:
             break
         if stuck := harmful.keys() & must:
@@ -233,7 +234,7 @@ def _needed(
             )
         newest = {proposal.reaction: proposal for proposal in needed if proposal.reaction in harmful}
         left_out |= newest
-    beside = [_harmful(universe, draft, [*needed, proposal]) for proposal in left_out.values()]
+    beside = [watch.harmful([*needed, proposal]) for proposal in left_out.values()]
     return needed, {reaction: why for found in beside for reaction, why in found.items()}
 
 
@@ -250,31 +251,37 @@ def _needed_of(
     return [of_name[name] for name in needed]
 
 
-def _harmful(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> dict[int, str]:
-    """The reactions that let the draft make something of nothing, with those before them, and what they do."""
-    places, metabolites = dict(draft.places), list(draft.network.metabolites)
-    for term in (term for proposal in proposals for term in proposal.terms):
-        if (term.compound, term.compartment) not in places:
-            places[term.compound, term.compartment] = len(metabolites)
-            compound = universe.compounds[term.compound]
-            metabolites.append(
-                Metabolite(
-                    id=compound.name,
-                    name=compound.name,
-                    compartment=term.compartment,
-                    elements=compound.elements,
-                    charge=compound.charge,
+class _Watch:
+    """Tells which of some proposals would let the draft make something of nothing."""
+
+    def __init__(self, universe: Universe, draft: Draft, proposals: Sequence[Proposal]):
+        places, metabolites = dict(draft.places), list(draft.network.metabolites)
+        for term in (term for proposal in proposals for term in proposal.terms):
+            if (term.compound, term.compartment) not in places:
+                places[term.compound, term.compartment] = len(metabolites)
+                compound = universe.compounds[term.compound]
+                metabolites.append(
+                    Metabolite(
+                        id=compound.name,
+                        name=compound.name,
+                        compartment=term.compartment,
+                        elements=compound.elements,
+                        charge=compound.charge,
+                    )
                 )
+        self._cells = ClosedCells(dataclasses.replace(draft.network, metabolites=tuple(metabolites)))
+        self._ways = {
+            proposal.reaction: Way(
+                {places[term.compound, term.compartment]: term.coefficient for term in proposal.terms},
+                universe.reactions[proposal.reaction].reversible,
             )
-    ways = [
-        Way(
-            {places[term.compound, term.compartment]: term.coefficient for term in proposal.terms},
-            universe.reactions[proposal.reaction].reversible,
-        )
-        for proposal in proposals
-    ]
-    found = closing(dataclasses.replace(draft.network, metabolites=tuple(metabolites)), ways)
-    return {proposals[place].reaction: f"lets the cell make {product} of nothing" for place, product in found.items()}
+            for proposal in proposals
+        }
+
+    def harmful(self, proposals: Sequence[Proposal]) -> dict[int, str]:
+        """Reactions that do so with those before them, and what they do."""
+        found = self._cells.closing([self._ways[proposal.reaction] for proposal in proposals])
+        return {proposals[at].reaction: f"lets the cell make {product} of nothing" for at, product in found.items()}
 
 
 def _propose(universe: Universe, draft: Draft, score: Score, accept: float) -> list[Proposal]:

@@ -112,7 +112,7 @@ def test_what_makes_atp_of_nothing_is_left_out(universe, draft, tmp_path, grow):
     """Where all is equally likely, flux balance alone prefers acetaldehyde dehydrogenase, which runs uphill here."""
     out, table = tmp_path / "filled.xml", tmp_path / "filled.csv"
     fill(draft, universe, lambda _, __, reactions: np.full(len(reactions), 0.5), out=out, table=table, grow=grow)
-    assert made_of_nothing(read_network(out)) == {"ATP": False, "carbon": False}
+    assert not any(made_of_nothing(read_network(out)).values())
     why_not = {row["reaction"]: row["why_not"] for row in rows(table)}
     assert why_not["R_ACALDi"] == "lets the cell make ATP of nothing"
     if grow:

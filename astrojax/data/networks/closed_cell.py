@@ -1,15 +1,15 @@
-"""What a network makes of nothing: ATP where nothing enters the cell and nothing leaves, carbon where none enters.
+"""What a network makes of nothing: energy or electrons where nothing enters the cell, an element where none enters.
 
 Reactions each right on its own can form an energy-generating cycle, which no thermodynamics allows, and one that is
 written out of balance makes matter once others let it run backwards. Flux balance takes what it gets: a model with such
 a cycle grows on too little, and so needs too little to grow (Fritzemeier et al. 2017, PLOS Computational Biology
-13:e1005494, on energy; Gevorgyan et al. 2008, Bioinformatics 24:2245, on matter). Of energy's carriers ATP alone is
-tried, into which most others turn.
+13:e1005494, on energy and electrons; Gevorgyan et al. 2008, Bioinformatics 24:2245, on matter). Of the carriers ATP,
+NADH and NADPH are tried, into which most others turn; of elements those that media limit.
 """
 
 import bisect
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,15 +25,21 @@ from astrojax.errors import RunError
 # published models make of nothing, whose only limit is the former.
 _MOST, _SOME = 1000.0, 1.0
 
-_HYDROLYSIS = {
-    "ATP": (-1.0, {"bigg.metabolite": "atp", "seed.compound": "cpd00002", "kegg.compound": "C00002", "name": "atp"}),
-    "water": (-1.0, {"bigg.metabolite": "h2o", "seed.compound": "cpd00001", "kegg.compound": "C00001", "name": "h2o"}),
-    "ADP": (1.0, {"bigg.metabolite": "adp", "seed.compound": "cpd00008", "kegg.compound": "C00008", "name": "adp"}),
-    "phosphate": (
-        1.0,
-        {"bigg.metabolite": "pi", "seed.compound": "cpd00009", "kegg.compound": "C00009", "name": "phosphate"},
-    ),
+_ELEMENTS = {"carbon": "C", "nitrogen": "N", "phosphorus": "P", "sulfur": "S"}
+
+_SCHEMES = ("bigg.metabolite", "seed.compound", "kegg.compound", "name")
+_COMPOUNDS = {
+    "ATP": ("atp", "cpd00002", "C00002", "atp"),
+    "water": ("h2o", "cpd00001", "C00001", "h2o"),
+    "ADP": ("adp", "cpd00008", "C00008", "adp"),
+    "phosphate": ("pi", "cpd00009", "C00009", "phosphate"),
+    "NADH": ("nadh", "cpd00004", "C00004", "nadh"),
+    "NAD": ("nad", "cpd00003", "C00003", "nad"),
+    "NADPH": ("nadph", "cpd00005", "C00005", "nadph"),
+    "NADP": ("nadp", "cpd00006", "C00006", "nadp"),
 }
+_HYDROLYSIS = {"ATP": -1.0, "water": -1.0, "ADP": 1.0, "phosphate": 1.0}
+_OXIDATIONS = ({"NADH": -1.0, "NAD": 1.0}, {"NADPH": -1.0, "NADP": 1.0})
 
 
 class Way(NamedTuple):
@@ -49,58 +55,62 @@ class Way(NamedTuple):
 
 
 def made_of_nothing(network: Network) -> dict[str, bool | None]:
-    """Whether a network makes ``"ATP"`` and ``"carbon"`` of nothing, as far as its formulas tell; None where that
-    cannot be known, for want of what ATP's hydrolysis takes, or of any formula with carbon in it."""
-    return {product: cell and cell.makes() for product, cell in _cells(network).items()}
-
-
-def closing(network: Network, added: Sequence[Way]) -> dict[int, str]:
-    """Which of some reactions let the network make something of nothing, with those before them that do not.
-
-    Returns:
-        Their positions, and what they let it make: ``"ATP"`` or ``"carbon"``. What the network makes of nothing without
-        them, or what cannot be known of it, counts against none.
-    """
-    cells = {product: cell for product, cell in _cells(network).items() if cell and not cell.makes()}
-    found: dict[int, str] = {}
-    kept, rest = [], list(enumerate(added))
-
-    def made_with(count: int) -> str:
-        """What is made with so many more reactions; more reactions never make less."""
-        ways = [way for _, way in (*kept, *rest[:count])]
-        return next((product for product, cell in cells.items() if cell.makes(ways)), "")
-
-    while made_with(len(rest)):
-        count = bisect.bisect_left(range(len(rest)), True, key=lambda count: bool(made_with(count)))
-        found[rest[count - 1][0]] = made_with(count)
-        kept, rest = [*kept, *rest[: count - 1]], rest[count:]
-    return found
+    """Whether a network makes ``"ATP"``, ``"electrons"``, ``"carbon"``, ``"nitrogen"``, ``"phosphorus"`` and
+    ``"sulfur"`` of nothing, as far as its formulas tell; None where that cannot be known, for want of the carriers that
+    would show it, or of any formula with the element in it."""
+    return ClosedCells(network).made
 
 
 def atp_hydrolyses(network: Network) -> list[dict[int, float]]:
     """The stoichiometry of ATP's hydrolysis in the cytosol, with as many protons as balance it by the network's own
     formulas; with one and with none where they are not known, nothing where the network lacks one of the compounds."""
-    places: dict[str, int] = {}
-    for place, metabolite in enumerate(network.metabolites):
-        if metabolite.compartment != CYTOSOL:
-            continue
-        if is_proton(metabolite):
-            places.setdefault("proton", place)
-        known = set(evidence(metabolite))
-        for name, (_, accessions) in _HYDROLYSIS.items():
-            if known & accessions.items():
-                places.setdefault(name, place)
-    if not places.keys() >= _HYDROLYSIS.keys():
+    places = _places(network)
+    if (terms := _reaction(places, _HYDROLYSIS)) is None:
         return []
-    terms = {places[name]: coefficient for name, (coefficient, _) in _HYDROLYSIS.items()}
     elements = {place: network.metabolites[place].elements for place in terms}
     if None in elements.values():
         protons = (0.0, 1.0)
     else:
         protons = (-sum(coefficient * elements[place].get("H", 0) for place, coefficient in terms.items()),)
     return [
-        terms | ({places["proton"]: count} if count else {}) for count in protons if not count or "proton" in places
+        terms | ({places["proton", CYTOSOL]: count} if count else {})
+        for count in protons
+        if not count or ("proton", CYTOSOL) in places
     ]
+
+
+class ClosedCells:
+    """Networks whose exchanges are shut, one for each thing that a network must not make of nothing.
+
+    Attributes:
+        made: as :func:`made_of_nothing` has it.
+    """
+
+    def __init__(self, network: Network):
+        self._cells = _cells(network)
+        self.made = {product: cell and cell.makes() for product, cell in self._cells.items()}
+
+    def closing(self, added: Sequence[Way]) -> dict[int, str]:
+        """Which of some reactions let the network make something of nothing, with those before them that do not.
+
+        Returns:
+            Their positions, and what they let it make. What the network makes of nothing without them, or what cannot
+            be known of it, counts against none.
+        """
+        cells = {product: self._cells[product] for product, made in self.made.items() if made is False}
+        found: dict[int, str] = {}
+        kept, rest = [], list(enumerate(added))
+
+        def made_with(count: int) -> str:
+            """What is made with so many more reactions; more reactions never make less."""
+            ways = [way for _, way in (*kept, *rest[:count])]
+            return next((product for product, cell in cells.items() if cell.makes(ways)), "")
+
+        while made_with(len(rest)):
+            count = bisect.bisect_left(range(len(rest)), True, key=lambda count: bool(made_with(count)))
+            found[rest[count - 1][0]] = made_with(count)
+            kept, rest = [*kept, *rest[: count - 1]], rest[count:]
+        return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,20 +157,45 @@ def _cells(network: Network) -> dict[str, _Cell | None]:
         for reaction in network.reactions
         if network.kind(reaction) != "exchange" and not reaction.shut
     ]
-    cells: dict[str, _Cell | None] = {"ATP": None, "carbon": None}
-    if hydrolyses := atp_hydrolyses(network):
-        cells["ATP"] = _Cell(
-            network.name, [*(Way(terms, False) for terms in hydrolyses), *ways], [1.0] * len(hydrolyses)
-        )
-    carbon = [0.0 if m.elements is None else m.elements.get("C", 0.0) for m in network.metabolites]
-    holds = [place for place, count in enumerate(carbon) if count]
-    if holds:
-        # What holds carbon may leave, what surely holds none may come and go; a group may hold some.
-        sinks = [Way({place: -1.0}, False) for place in holds]
-        free = [
-            Way({place: -1.0}, True)
-            for place, metabolite in enumerate(network.metabolites)
-            if metabolite.elements is not None and not metabolite.elements.keys() & {"C", *GROUPS}
-        ]
-        cells["carbon"] = _Cell(network.name, [*sinks, *free, *ways], [carbon[place] for place in holds])
+
+    def cell(sinks: Sequence[tuple[Mapping[int, float], float]], free: Iterable[int]) -> _Cell | None:
+        """One that gains by sinks, ``(terms, gain)``, and where some metabolites come and go."""
+        opened = [Way({place: -1.0}, True) for place in free]
+        takes = [Way(terms, False) for terms, _ in sinks]
+        return _Cell(network.name, [*takes, *opened, *ways], [gain for _, gain in sinks]) if sinks else None
+
+    places = _places(network)
+    oxidations = [terms for carriers in _OXIDATIONS if (terms := _reaction(places, carriers))]
+    # Protons, of which authors write other numbers at other charges, and water have no electrons to give.
+    inert = [place for (name, _), place in places.items() if name in ("proton", "water")]
+    cells = {
+        "ATP": cell([(terms, 1.0) for terms in atp_hydrolyses(network)], ()),
+        "electrons": cell([(terms, 1.0) for terms in oxidations], inert),
+    }
+    known = [(place, m.elements) for place, m in enumerate(network.metabolites) if m.elements is not None]
+    for name, symbol in _ELEMENTS.items():
+        # What holds the element may leave, what surely holds none may come and go; a group may hold some.
+        sinks = [({place: -1.0}, elements[symbol]) for place, elements in known if elements.get(symbol)]
+        cells[name] = cell(sinks, [place for place, elements in known if not elements.keys() & {symbol, *GROUPS}])
     return cells
+
+
+def _reaction(places: Mapping[tuple[str, str], int], terms: Mapping[str, float]) -> dict[int, float] | None:
+    """A reaction in the cytosol; None where it lacks one of the compounds, or takes two of them for one."""
+    found = {places.get((name, CYTOSOL)): coefficient for name, coefficient in terms.items()}
+    return None if None in found or len(found) < len(terms) else found
+
+
+def _places(network: Network) -> dict[tuple[str, str], int]:
+    """Where the compounds that carry energy and electrons are, protons and water: ``(name, compartment)``."""
+    name_of = {
+        (scheme, text): name for name, texts in _COMPOUNDS.items() for scheme, text in zip(_SCHEMES, texts, strict=True)
+    }
+    places: dict[tuple[str, str], int] = {}
+    for place, metabolite in enumerate(network.metabolites):
+        names = {name_of[key] for key in evidence(metabolite) if key in name_of}
+        if is_proton(metabolite):
+            names.add("proton")
+        for name in names:
+            places.setdefault((name, metabolite.compartment), place)
+    return places

@@ -100,7 +100,7 @@ def render(report: dict[str, Any]) -> str:
         lines += [f"{record['name']}: {count} {remark}" for remark, count in record["remarks"].items()]
         if products := [product for product, made in record["made_of_nothing"].items() if made]:
             lines.append(
-                f"{record['name']}: makes {' and '.join(products)} of nothing, so that its growth may be overestimated"
+                f"{record['name']}: makes {', '.join(products)} of nothing, so that its growth may be overestimated"
             )
     lines += [f"refused: {why}" for why in report["refused"].values()]
     return "\n".join(lines) + "\n"

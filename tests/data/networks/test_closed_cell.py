@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from astrojax.data.networks.closed_cell import Way, atp_hydrolyses, closing, made_of_nothing
+from astrojax.data.networks.closed_cell import ClosedCells, Way, atp_hydrolyses, made_of_nothing
 from astrojax.data.networks.collection import read_collection, render
 from astrojax.data.networks.sbml import read_network
 from tests.data.networks.models import reaction, species, state_bounds, write_model
@@ -26,6 +26,16 @@ SYNTHASE = ("R_synthase", {"M_adp_c": -1, "M_pi_c": -1, "M_h_e": -4, "M_atp_c": 
 LEAK = ("R_leak", {"M_h_e": -1, "M_h_c": 1})
 FOOD = ("EX_pcr", {"M_pcr_c": 1})
 
+# What the tests' cell makes where nothing is wrong with it: it has neither NADH nor sulfur.
+NOTHING = {
+    "ATP": False,
+    "electrons": None,
+    "carbon": False,
+    "nitrogen": False,
+    "phosphorus": False,
+    "sulfur": None,
+}
+
 
 def network(path, *reactions, species=SPECIES):
     """Of ``(reaction, whether it runs both ways)``."""
@@ -37,7 +47,7 @@ def network(path, *reactions, species=SPECIES):
 @pytest.mark.parametrize("reversible", [True, False])
 def test_a_cycle_needs_a_reaction_that_runs_uphill(tmp_path, one, reversible):
     cell = network(tmp_path, (KINASE, True), (SYNTHASE, True), (FOOD, True), (one, reversible))
-    assert made_of_nothing(cell) == {"ATP": reversible, "carbon": False}
+    assert made_of_nothing(cell) == NOTHING | {"ATP": reversible}
 
 
 def test_what_a_file_shuts_closes_no_cycle(tmp_path):
@@ -45,7 +55,7 @@ def test_what_a_file_shuts_closes_no_cycle(tmp_path):
     path = write_model(tmp_path / "cell.xml", SPECIES, ways)
     assert made_of_nothing(read_network(path))["ATP"]
     bounds = {"R_kinase": (-1000.0, 1000.0), "R_phosphatase": (0.0, 0.0)}
-    assert made_of_nothing(read_network(state_bounds(path, bounds, "fbc2"))) == {"ATP": False, "carbon": False}
+    assert made_of_nothing(read_network(state_bounds(path, bounds, "fbc2"))) == NOTHING
 
 
 def test_protons_balance_the_hydrolysis_by_the_networks_own_formulas(tmp_path):
@@ -68,14 +78,14 @@ def test_a_cycle_is_found_where_there_are_no_formulas(tmp_path, protons):
     bare = [species(f"M_{name}_c", name) for name in ("atp", "adp", "pi", "h2o", "h", "cr", "pcr")]
     kinase = {place: c for place, c in KINASE[1].items() if protons or place != "M_h_c"}
     cell = network(tmp_path, (("R_kinase", kinase), True), (PHOSPHATASE, True), species=bare)
-    assert made_of_nothing(cell) == {"ATP": True, "carbon": None}
+    assert made_of_nothing(cell) == dict.fromkeys(NOTHING) | {"ATP": True}
 
 
 def test_without_atp_nothing_is_known(tmp_path):
     cell = network(tmp_path, (FOOD, True), species=SPECIES[1:])
     assert atp_hydrolyses(cell) == []
-    assert made_of_nothing(cell) == {"ATP": None, "carbon": False}
-    assert closing(cell, [Way({1: -1.0, 2: 1.0}, True)]) == {}
+    assert made_of_nothing(cell) == NOTHING | {"ATP": None}
+    assert ClosedCells(cell).closing([Way({3: -1.0, 4: 1.0}, True)]) == {}
 
 
 def test_of_what_closes_a_cycle_together_the_last_does(tmp_path):
@@ -85,25 +95,54 @@ def test_of_what_closes_a_cycle_together_the_last_does(tmp_path):
     up = Way({place["M_cr_c"]: -1.0, place["M_pi_c"]: -1.0, place["M_new_c"]: 1.0}, False)
     over = Way({place["M_new_c"]: -1.0, place["M_pcr_c"]: 1.0, place["M_h2o_c"]: 1.0}, False)
     away = Way({place["M_new_c"]: -1.0, place["M_newer_c"]: 1.0}, True)
-    assert closing(cell, [up]) == closing(cell, [over, away]) == {}
-    assert closing(cell, [up, over]) == closing(cell, [over, up]) == {1: "ATP"}
-    assert closing(cell, [away, up, over, away, over]) == {2: "ATP", 4: "ATP"}
+    cells = ClosedCells(cell)
+    assert cells.closing([up]) == cells.closing([over, away]) == {}
+    assert cells.closing([up, over]) == cells.closing([over, up]) == {1: "ATP"}
+    assert cells.closing([away, up, over, away, over]) == {2: "ATP", 4: "ATP"}
 
 
 def test_a_network_that_makes_energy_of_nothing_is_not_mended(tmp_path):
     cell = network(tmp_path, (KINASE, True), (PHOSPHATASE, True))
-    assert closing(cell, [Way({0: -1.0, 1: 1.0, 2: 1.0}, True)]) == {}
+    assert ClosedCells(cell).closing([Way({0: -1.0, 1: 1.0, 2: 1.0}, True)]) == {}
 
 
-def test_carbon_comes_of_what_is_out_of_balance_once_it_runs_backwards(tmp_path):
-    burns = ("R_burns", {"M_cr_c": -1, "M_h2o_c": 1})
-    cell = network(tmp_path, (burns, False), (KINASE, True), (FOOD, True))
-    assert made_of_nothing(cell) == {"ATP": False, "carbon": False}
-    assert made_of_nothing(network(tmp_path, (burns, True))) == {"ATP": False, "carbon": True}
+@pytest.mark.parametrize(
+    ("element", "symbol"), [("carbon", "C"), ("nitrogen", "N"), ("phosphorus", "P"), ("sulfur", "S")]
+)
+def test_an_element_comes_of_what_is_out_of_balance_once_it_runs_backwards(tmp_path, element, symbol):
+    whole = [*SPECIES, species("M_rich_c", "Rich", f"H2O{symbol}")]
+    burns = ("R_burns", {"M_rich_c": -1, "M_h2o_c": 1})
+    nothing = NOTHING | {element: False}
+    cell = network(tmp_path, (burns, False), (KINASE, True), (FOOD, True), species=whole)
+    assert made_of_nothing(cell) == nothing
     place = {metabolite.id: i for i, metabolite in enumerate(cell.metabolites)}
-    back = Way({place["M_h2o_c"]: -1.0, place["M_cr_c"]: 1.0}, False)
-    away = Way({place["M_h2o_c"]: -1.0, place["M_pi_c"]: 1.0}, True)
-    assert closing(cell, [away, back, away]) == {1: "carbon"}
+    back = Way({place["M_h2o_c"]: -1.0, place["M_rich_c"]: 1.0}, False)
+    away = Way({place["M_h2o_c"]: -1.0, place["M_pi_c"]: 1.0}, False)
+    assert ClosedCells(cell).closing([back, away]) == {0: element, 1: "phosphorus"}
+    both_ways = network(tmp_path, (burns, True), (KINASE, True), (FOOD, True), species=whole)
+    assert made_of_nothing(both_ways) == nothing | {element: True}
+
+
+@pytest.mark.parametrize("carrier", ["NADH", "NADPH"])
+def test_electrons_come_of_what_is_reduced_by_nothing(tmp_path, carrier):
+    oxidised = carrier.removesuffix("H")
+    whole = [
+        species("M_reduced_c", carrier, "C21H27N7O14P2", -2),
+        species("M_oxidised_c", oxidised, "C21H26N7O14P2", -1),
+        species("M_lac_c", "Lactate", "C3H5O3", -1),
+        species("M_pyr_c", "Pyruvate", "C3H3O3", -1),
+        species("M_h_c", "H+", "H", 1),
+    ]
+    oxidation = {"M_lac_c": -1, "M_oxidised_c": -1, "M_pyr_c": 1, "M_reduced_c": 1}
+    for protons in (0, 1):  # Of which authors write other numbers at other charges.
+        dehydrogenase = ("R_LDH", oxidation | ({"M_h_c": protons} if protons else {}))
+        cell = network(tmp_path, (dehydrogenase, True), species=whole)
+        assert made_of_nothing(cell)["electrons"] is False
+        place = {metabolite.id: i for i, metabolite in enumerate(cell.metabolites)}
+        lost = Way({place["M_lac_c"]: -1.0, place["M_pyr_c"]: 1.0}, False)
+        gained = Way({place["M_lac_c"]: 1.0, place["M_pyr_c"]: -1.0}, False)
+        assert ClosedCells(cell).closing([lost]) == {}
+        assert ClosedCells(cell).closing([lost, gained]) == {1: "electrons"}
 
 
 @pytest.mark.parametrize("formula", ["", "R", "X"])
@@ -119,7 +158,7 @@ def test_what_may_hold_carbon_gives_it(tmp_path, formula):
 
 def test_without_formulas_nothing_is_known_of_carbon(tmp_path):
     cell = network(tmp_path, (("R_any", {"M_a_c": -1, "M_b_c": 1}), True), species=[species("M_a_c"), species("M_b_c")])
-    assert made_of_nothing(cell) == {"ATP": None, "carbon": None}
+    assert made_of_nothing(cell) == dict.fromkeys(NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +166,15 @@ def test_without_formulas_nothing_is_known_of_carbon(tmp_path):
     [
         ("MODEL1507180070", []),
         ("MODEL1510010000", ["ATP"]),
-        ("MODEL2404260001", ["ATP", "carbon"]),  # Its reaction R01313 turns 36 atoms of carbon into 70.
+        # Its reaction R01313 turns 36 atoms of carbon into 70.
+        ("MODEL2404260001", ["ATP", "carbon", "nitrogen", "phosphorus", "sulfur"]),
+        ("BIOMD0000001099", ["nitrogen", "phosphorus", "sulfur"]),  # rxn11950 and rxn11752 run both ways.
     ],
 )
 def test_published_models_that_make_something_of_nothing_are_told_of(model, made):
     report = read_collection([f"data/metabolic/{model}.xml.gz"], workers=1).report
-    assert report["models"][0]["made_of_nothing"] == {"ATP": "ATP" in made, "carbon": "carbon" in made}
-    told = f"{model}: makes {' and '.join(made)} of nothing, so that its growth may be overestimated\n"
+    assert report["models"][0]["made_of_nothing"] == {product: product in made for product in NOTHING}
+    told = f"{model}: makes {', '.join(made)} of nothing, so that its growth may be overestimated\n"
     assert (told in render(report)) is bool(made)
 
 
