@@ -155,7 +155,7 @@ def fill(
     proposals = _propose(universe, draft, score, accept)
     if grow is None:
         accepted, reason = _added(proposals), f"beyond the limit of {limit}"
-        harmful = _Watch(universe, draft, accepted).harmful(accepted)
+        harmful = _Watch(universe, draft, accepted).harmful(accepted, limit)
         chosen = [proposal for proposal in accepted if proposal.reaction not in harmful][:limit]
     else:
         chosen, harmful = _needed(model, universe, draft, _added(proposals), grow)
@@ -278,9 +278,10 @@ class _Watch:
             for proposal in proposals
         }
 
-    def harmful(self, proposals: Sequence[Proposal]) -> dict[int, str]:
-        """Reactions that do so with those before them, and what they do."""
-        found = self._cells.closing([self._ways[proposal.reaction] for proposal in proposals])
+    def harmful(self, proposals: Sequence[Proposal], enough: int | None = None) -> dict[int, str]:
+        """Reactions that do so with those before them, and what they do; as far as it takes to find ``enough`` that do
+        not."""
+        found = self._cells.closing([self._ways[proposal.reaction] for proposal in proposals], enough)
         return {proposals[at].reaction: f"lets the cell make {product} of nothing" for at, product in found.items()}
 
 

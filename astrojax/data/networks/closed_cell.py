@@ -7,7 +7,6 @@ a cycle grows on too little, and so needs too little to grow (Fritzemeier et al.
 NADH and NADPH are tried, into which most others turn; of elements those that media limit.
 """
 
-import bisect
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from astrojax.errors import RunError
 # What any reaction may carry, and the least that counts as made: far above the solver's rounding, and far below what
 # published models make of nothing, whose only limit is the former.
 _MOST, _SOME = 1000.0, 1.0
+_INFEASIBLE = 2  # As scipy says it.
 
 _ELEMENTS = {"carbon": "C", "nitrogen": "N", "phosphorus": "P", "sulfur": "S"}
 
@@ -88,29 +88,41 @@ class ClosedCells:
 
     def __init__(self, network: Network):
         self._cells = _cells(network)
-        self.made = {product: cell and cell.makes() for product, cell in self._cells.items()}
+        self.made = {product: cell and cell.makes() is not None for product, cell in self._cells.items()}
 
-    def closing(self, added: Sequence[Way]) -> dict[int, str]:
+    def closing(self, added: Sequence[Way], enough: int | None = None) -> dict[int, str]:
         """Which of some reactions let the network make something of nothing, with those before them that do not.
+
+        Args:
+            added: the reactions.
+            enough: so many that do not are looked for; all where not given.
 
         Returns:
             Their positions, and what they let it make. What the network makes of nothing without them, or what cannot
             be known of it, counts against none.
         """
-        cells = {product: self._cells[product] for product, made in self.made.items() if made is False}
+        enough = len(added) if enough is None else enough
         found: dict[int, str] = {}
-        kept, rest = [], list(enumerate(added))
-
-        def made_with(count: int) -> str:
-            """What is made with so many more reactions; more reactions never make less."""
-            ways = [way for _, way in (*kept, *rest[:count])]
-            return next((product for product, cell in cells.items() if cell.makes(ways)), "")
-
-        while made_with(len(rest)):
-            count = bisect.bisect_left(range(len(rest)), True, key=lambda count: bool(made_with(count)))
-            found[rest[count - 1][0]] = made_with(count)
-            kept, rest = [*kept, *rest[: count - 1]], rest[count:]
+        kept: list[int] = []
+        rest = list(range(len(added)))
+        while rest and len(kept) < enough:
+            # More reactions never make less: those before the last that is used are tried until they make nothing.
+            tried = [*kept, *rest[: enough - len(kept)]]
+            last, product = tried[-1], ""
+            while made := self._making([added[place] for place in tried], product):
+                product, used = made
+                last, tried = tried[used], tried[:used]
+            if product:
+                found[last] = product
+            kept, rest = tried, [place for place in rest if place > last]
         return found
+
+    def _making(self, ways: Sequence[Way], first: str) -> tuple[str, int] | None:
+        """What is made with some reactions, and the last of them that it takes; ``first`` is tried first."""
+        for product in sorted(self.made, key=lambda product: product != first):
+            if self.made[product] is False and (used := self._cells[product].makes(ways)):
+                return product, used[-1]
+        return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,28 +139,40 @@ class _Cell:
     ways: Sequence[Way]
     gains: Sequence[float]
 
-    def makes(self, added: Sequence[Way] = ()) -> bool:
-        """Whether there is something to gain."""
-        ways, rows = [*self.ways, *added], {}
+    def makes(self, added: Sequence[Way] = ()) -> list[int] | None:
+        """The added reactions that it takes to gain something, in order; the later ones are avoided. None where there
+        is nothing to gain."""
+        # What is added counts by the size of its flux: each direction is a column of its own.
+        back = [(place, way) for place, way in enumerate(added) if way.reversible]
+        columns = [
+            *((way.terms, 1.0, -_MOST if way.reversible else 0.0) for way in self.ways),
+            *((way.terms, 1.0, 0.0) for way in added),
+            *((way.terms, -1.0, 0.0) for _, way in back),
+        ]
+        rows: dict[int, int] = {}
         entries = [
-            (rows.setdefault(metabolite, len(rows)), column, coefficient)
-            for column, way in enumerate(ways)
-            for metabolite, coefficient in way.terms.items()
+            (rows.setdefault(metabolite, len(rows)), column, sign * coefficient)
+            for column, (terms, sign, _) in enumerate(columns)
+            for metabolite, coefficient in terms.items()
             if abs(coefficient) > NOTHING
         ]
         row, column, coefficient = zip(*entries, strict=True)
-        gains = np.pad(np.asarray(self.gains), (0, len(ways) - len(self.gains)))
+        own, places = len(self.ways), np.asarray([*range(len(added)), *(place for place, _ in back)], int)
+        gains = np.pad(np.asarray(self.gains), (0, len(columns) - len(self.gains)))
         solved = linprog(
-            -gains,
-            A_eq=csc_array((coefficient, (row, column)), shape=(len(rows), len(ways))),
+            np.concatenate([np.zeros(own), 1.0 + places]),
+            A_ub=csc_array(-gains[None]),
+            b_ub=[-_SOME],
+            A_eq=csc_array((coefficient, (row, column)), shape=(len(rows), len(columns))),
             b_eq=np.zeros(len(rows)),
-            bounds=[(-_MOST if way.reversible else 0.0, _MOST) for way in ways],
+            bounds=[(least, _MOST) for _, _, least in columns],
             method="highs",
         )
-        # Rest is always a solution.
+        if solved.status == _INFEASIBLE:
+            return None
         if solved.status:
             raise RunError(f"{self.name}: its closed cell cannot be solved: {solved.message}")
-        return -solved.fun > _SOME
+        return sorted(set(places[solved.x[own:] > NOTHING].tolist()))
 
 
 def _cells(network: Network) -> dict[str, _Cell | None]:

@@ -99,6 +99,8 @@ def test_of_what_closes_a_cycle_together_the_last_does(tmp_path):
     assert cells.closing([up]) == cells.closing([over, away]) == {}
     assert cells.closing([up, over]) == cells.closing([over, up]) == {1: "ATP"}
     assert cells.closing([away, up, over, away, over]) == {2: "ATP", 4: "ATP"}
+    assert cells.closing([away, up, over, away, over], enough=3) == {2: "ATP"}
+    assert cells.closing([away, up, over, away, over], enough=2) == {}
 
 
 def test_a_network_that_makes_energy_of_nothing_is_not_mended(tmp_path):
