@@ -2,7 +2,9 @@
 
 The flux through what may be added is minimised, each unit at the price of its reaction (linear, as Latendresse 2014 and
 gapseq do it; Zimmermann et al. 2021), under the model's own bounds, medium and objective. What still carries flux is
-then tried without each of its reactions, the dearest first, so that in the end all are needed.
+then tried without each of its reactions, the dearest first, so that in the end all are needed. Where it is too little,
+because some carry less flux than the solver can tell from none, as what makes a vitamin does, all that may be added is
+tried without one half, then without the other, and so on with ever smaller parts.
 
 cobrapy reads the model and solves. Its solver ends the process that asks it of some models, so it gets one of its own:
 ``python -m astrojax.data.networks.growth MODEL RATE`` with prices as JSON on its input.
@@ -81,12 +83,18 @@ def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, lis
         model.objective.set_linear_coefficients(prices_of_fluxes)
         model.slim_optimize(error_value=None)
         needed = [reaction for reaction in price_of if abs(reaction.flux) > _FLUX]
+    enough, part = rate * (1 - _SLACK), 1
+    if growth(set(price_of) - set(needed)) < enough:
+        needed, part = list(price_of), len(price_of)
     left_out = set(price_of) - set(needed)
-    for reaction in sorted(needed, key=price_of.get, reverse=True):
-        if growth({*left_out, reaction}) >= rate * (1 - _SLACK):
-            left_out.add(reaction)
+    needed.sort(key=price_of.get, reverse=True)
+    while part:
+        for parted in [needed[at : at + part] for at in range(0, len(needed), part)]:
+            if growth({*left_out, *parted}) >= enough:
+                left_out.update(parted)
+        needed, part = [reaction for reaction in needed if reaction not in left_out], part // 2
     name_of = dict(zip(price_of, prices, strict=True))
-    return most, [name_of[r] for r in needed if r not in left_out]
+    return most, [name_of[reaction] for reaction in needed]
 
 
 if __name__ == "__main__":
