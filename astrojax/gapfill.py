@@ -15,8 +15,8 @@ import numpy as np
 
 from astrojax import load_run
 from astrojax.chemistry.formula import format_formula, imbalance
-from astrojax.data.networks.closed_cell import ClosedCells, Way, made_of_nothing
-from astrojax.data.networks.growth import check_installed, find_needed
+from astrojax.data.networks.closed_cell import ClosedCells, Way
+from astrojax.data.networks.growth import OutOfReach, check_installed, find_needed
 from astrojax.data.networks.identifiers import plain
 from astrojax.data.networks.identity import DATABASES
 from astrojax.data.networks.matching import Draft, could_take, make_draft
@@ -42,9 +42,10 @@ reach a rate in its own medium, by flux balance: the flux through what is added 
 -log(probability), and nothing is kept that can be done without. A compound that is new outside the cell may leave, by
 an exchange of its own.
 
-What would let the cell make ATP of nothing (an energy-generating cycle), electrons, or carbon, nitrogen, phosphorus or
-sulfur where it takes up none, is not added: of the reactions that do so together the least likely is left out, or, if
---grow needs that one, another. Of a draft that does so by itself no more can be known, which is said.
+What would let the cell make ATP (an energy-generating cycle) or electrons of no more than water and protons, or carbon,
+nitrogen, phosphorus or sulfur where it takes up none, is not added: of the reactions that do so together the least
+likely is left out, or, if --grow needs that one, another. Of a draft that does so by itself no more can be known, which
+is said.
 
 examples:
   python -m astrojax.gapfill draft.xml --checkpoint runs/graph --out filled.xml
@@ -153,12 +154,12 @@ def fill(
     if accept is None:
         accept = 0.5 if grow is None else 0.0
     proposals = _propose(universe, draft, score, accept)
+    accepted, watch = _added(proposals), _Watch(universe, draft, proposals)
     if grow is None:
-        accepted, reason = _added(proposals), f"beyond the limit of {limit}"
-        harmful = _Watch(universe, draft, accepted).harmful(accepted, limit)
+        harmful, reason = watch.harmful(accepted, limit), f"beyond the limit of {limit}"
         chosen = [proposal for proposal in accepted if proposal.reaction not in harmful][:limit]
     else:
-        chosen, harmful = _needed(model, universe, draft, _added(proposals), grow)
+        chosen, harmful = _needed(model, universe, draft, accepted, watch, grow)
         reason = f"not needed to reach {grow:g}"
         if len(chosen) > limit:
             raise RunError(f"to reach {grow:g} takes {len(chosen)} reactions, more than --limit {limit}")
@@ -191,8 +192,11 @@ def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> s
         f"added: {len(added):,}; {sum(proposal.unbalanced is None for proposal in added):,} of them unchecked, "
         f"{sum(bool(proposal.protonation) for proposal in added):,} that balance but in hydrogen or charge",
     ]
-    made_already = made_of_nothing(network) if added else {}
-    for made, why in ((True, "the draft does so by itself"), (None, "the draft lacks compounds or formulas for that")):
+    made_already = _Watch(universe, draft, proposals).made if added else {}
+    for made, why in (
+        (True, "the draft does so by itself"),
+        (None, "the draft lacks the compounds or formulas for that"),
+    ):
         if products := [product for product, is_made in made_already.items() if is_made is made]:
             lines.append(f"not known: whether what is added makes {' or '.join(products)} of nothing; {why}")
     return "\n".join(lines) + "\n"
@@ -203,25 +207,24 @@ def _added(proposals: Sequence[Proposal]) -> list[Proposal]:
 
 
 def _needed(
-    model: Path, universe: Universe, draft: Draft, proposals: Sequence[Proposal], rate: float
+    model: Path, universe: Universe, draft: Draft, proposals: Sequence[Proposal], watch: "_Watch", rate: float
 ) -> tuple[list[Proposal], dict[int, str]]:
     """Those without which the objective does not reach a rate, the likeliest where there is a choice; and what flux
     balance would have liked as well, but is harmful beside them."""
-    watch = _Watch(universe, draft, proposals)
     left_out: dict[int, Proposal] = {}
-    newest: dict[int, Proposal] = {}
     must: set[int] = set()
+    newest: int | None = None
     while True:
         offered = [proposal for proposal in proposals if proposal.reaction not in left_out]
         try:
             needed = _needed_of(model, universe, draft, offered, rate)
-        except RunError:
-            if not newest:
+        except OutOfReach:
+            if newest is None:
                 raise
             # There is no way without: another one of those that are harmful together has to go.
-            must |= newest.keys()
-            left_out = {reaction: p for reaction, p in left_out.items() if reaction not in newest}
-            newest = {}
+            must.add(newest)
+            del left_out[newest]
+            newest = None
             continue
         needed.sort(key=lambda proposal: (proposal.reaction not in must, -proposal.probability))
         harmful = watch.harmful(needed)
@@ -230,10 +233,11 @@ def _needed(
         if stuck := harmful.keys() & must:
             reaction = stuck.pop()
             raise RunError(
-                f"{rate:g} is reached by nothing but what {harmful[reaction]}: {universe.reactions[reaction].id}"
+                f"no way was found to {rate:g} but with what {harmful[reaction]}: {universe.reactions[reaction].id}"
             )
-        newest = {proposal.reaction: proposal for proposal in needed if proposal.reaction in harmful}
-        left_out |= newest
+        # One at a time, the least likely first: what takes its place may be harmless with the others.
+        newest = [proposal.reaction for proposal in needed if proposal.reaction in harmful][-1]
+        left_out[newest] = next(proposal for proposal in needed if proposal.reaction == newest)
     beside = [watch.harmful([*needed, proposal]) for proposal in left_out.values()]
     return needed, {reaction: why for found in beside for reaction, why in found.items()}
 
@@ -252,11 +256,16 @@ def _needed_of(
 
 
 class _Watch:
-    """Tells which of some proposals would let the draft make something of nothing."""
+    """Tells which of the candidates would let the draft make something of nothing.
+
+    Attributes:
+        made: what it makes without them (:attr:`astrojax.data.networks.closed_cell.ClosedCells.made`).
+    """
 
     def __init__(self, universe: Universe, draft: Draft, proposals: Sequence[Proposal]):
+        candidates = [proposal for proposal in proposals if proposal.probability is not None]
         places, metabolites = dict(draft.places), list(draft.network.metabolites)
-        for term in (term for proposal in proposals for term in proposal.terms):
+        for term in (term for candidate in candidates for term in candidate.terms):
             if (term.compound, term.compartment) not in places:
                 places[term.compound, term.compartment] = len(metabolites)
                 compound = universe.compounds[term.compound]
@@ -267,15 +276,17 @@ class _Watch:
                         compartment=term.compartment,
                         elements=compound.elements,
                         charge=compound.charge,
+                        references=frozenset((kind, key) for kind, keys in compound.evidence.items() for key in keys),
                     )
                 )
         self._cells = ClosedCells(dataclasses.replace(draft.network, metabolites=tuple(metabolites)))
+        self.made = self._cells.made
         self._ways = {
-            proposal.reaction: Way(
-                {places[term.compound, term.compartment]: term.coefficient for term in proposal.terms},
-                universe.reactions[proposal.reaction].reversible,
+            candidate.reaction: Way(
+                {places[term.compound, term.compartment]: term.coefficient for term in candidate.terms},
+                universe.reactions[candidate.reaction].reversible,
             )
-            for proposal in proposals
+            for candidate in candidates
         }
 
     def harmful(self, proposals: Sequence[Proposal], enough: int | None = None) -> dict[int, str]:

@@ -13,7 +13,7 @@ from astrojax import gapfill
 from astrojax.config import load_config
 from astrojax.data.networks.closed_cell import made_of_nothing
 from astrojax.data.networks.collection import read_collection
-from astrojax.data.networks.growth import find_needed
+from astrojax.data.networks.growth import OutOfReach, find_needed
 from astrojax.data.networks.identity import identify
 from astrojax.data.networks.matching import make_draft
 from astrojax.data.networks.sbml import parse_sbml, read_network
@@ -21,7 +21,7 @@ from astrojax.data.networks.universe import make_universe
 from astrojax.errors import RunError
 from astrojax.gapfill import fill, main, render
 from tests.data.networks import test_closed_cell as closed_cell
-from tests.data.networks.models import reaction, species, write_model
+from tests.data.networks.models import reaction, species, state_bounds, state_objective, write_model
 from tests.data.networks.test_sbml import KINASE, KINASE_SPECIES
 
 MYCOPLASMA = Path("data/metabolic/MODEL1507180052.xml.gz")
@@ -113,7 +113,7 @@ def test_what_makes_atp_of_nothing_is_left_out(universe, draft, tmp_path, grow):
     """Where all is equally likely, flux balance alone prefers acetaldehyde dehydrogenase, which runs uphill here."""
     out, table = tmp_path / "filled.xml", tmp_path / "filled.csv"
     fill(draft, universe, lambda _, __, reactions: np.full(len(reactions), 0.5), out=out, table=table, grow=grow)
-    assert not any(made_of_nothing(read_network(out)).values())
+    assert made_of_nothing(read_network(out)) == dict.fromkeys(closed_cell.NOTHING, False)
     why_not = {row["reaction"]: row["why_not"] for row in rows(table)}
     assert why_not["R_ACALDi"] == "lets the cell make ATP of nothing"
     if grow:
@@ -180,7 +180,7 @@ def test_what_growth_cannot_do_without_stays_where_it_is_harmful_with_something_
         for needed in ({"R_up", "R_over"}, {"R_over", "R_other"}):
             if needed <= prices.keys():
                 return sorted(needed)
-        raise RunError("the objective reaches 0")
+        raise OutOfReach("the objective reaches 0")
 
     monkeypatch.setattr(gapfill, "find_needed", ways_to_grow)
     table = tmp_path / "filled.csv"
@@ -190,6 +190,56 @@ def test_what_growth_cannot_do_without_stays_where_it_is_harmful_with_something_
         "R_over": "",
         "R_other": "",
     }
+
+
+def test_of_two_cycles_each_is_opened_where_growth_can_do_without(tmp_path, monkeypatch):
+    own = [reaction(*closed_cell.KINASE, reversible=True)]
+    added = {}
+    for n in (1, 2):
+        added[f"R_up{n}"] = {"M_cr_c": -1, "M_pi_c": -1, f"M_new{n}_c": 1}
+        added[f"R_over{n}"] = {f"M_new{n}_c": -1, "M_pcr_c": 1, "M_h2o_c": 1}
+        added[f"R_other{n}"] = {f"M_new{n}_c": -1, "M_pi_c": 1}
+    whole = [*closed_cell.SPECIES, species("M_new1_c", "new one"), species("M_new2_c", "new two")]
+    path, universe = small(tmp_path, own, [reaction(*one) for one in added.items()], species=whole)
+    likely = {"R_up1": 0.9, "R_up2": 0.8, "R_over1": 0.6, "R_over2": 0.5, "R_other1": 0.3, "R_other2": 0.2}
+
+    def score(universe, draft, reactions):
+        return np.asarray([likely[universe.reactions[r].id] for r in reactions])
+
+    def ways_to_grow(model, prices, rate):
+        """Flux balance, of an objective that cannot do without R_over1 and R_up2."""
+        for first in ("R_up1", "R_other1"):
+            for second in ("R_over2", "R_other2"):
+                if (needed := {"R_over1", "R_up2", first, second}) <= prices.keys():
+                    return sorted(needed)
+        raise OutOfReach("the objective reaches 0")
+
+    monkeypatch.setattr(gapfill, "find_needed", ways_to_grow)
+    table = tmp_path / "filled.csv"
+    fill(path, universe, score, out=tmp_path / "filled.xml", table=table, grow=1.0)
+    why_not = {row["reaction"]: row["why_not"] for row in rows(table)}
+    assert {r for r, why in why_not.items() if not why} == {"R_over1", "R_up2", "R_other1", "R_other2"}
+    assert why_not["R_up1"] == why_not["R_over2"] == "lets the cell make ATP of nothing"
+
+
+@pytest.mark.parametrize("rate", [5.0, 1e-3, 1e-7])
+def test_of_two_ways_to_grow_the_likelier_is_taken_at_any_rate(tmp_path, rate):
+    ways = {
+        "EX_food": {"M_food_c": -1},
+        "R_only": {"M_food_c": -1, "M_first_c": 1},
+        "R_likely": {"M_food_c": -1, "M_second_c": 1},
+        "R_unlikely": {"M_food_c": -1, "M_second_c": 1},
+        "R_useless": {"M_food_c": -1, "M_third_c": 1},
+        "R_growth": {"M_food_c": -1, "M_first_c": -1e-4, "M_second_c": -1e-4},
+    }
+    names = ("food", "first", "second", "third")
+    path = write_model(
+        tmp_path / "cell.xml", [species(f"M_{name}_c") for name in names], [reaction(*way) for way in ways.items()]
+    )
+    bounds = dict.fromkeys(ways, (0.0, 1000.0)) | {"EX_food": (-10.0, 1000.0)}
+    path = state_objective(state_bounds(path, bounds, "fbc2"), "R_growth")
+    prices = {"R_only": 1.6, "R_likely": 0.05, "R_unlikely": 4.6, "R_useless": 0.1}
+    assert set(find_needed(path, prices, rate)) == {"R_only", "R_likely"}
 
 
 def test_a_draft_that_makes_energy_of_nothing_by_itself_is_not_judged_by_it(tmp_path):

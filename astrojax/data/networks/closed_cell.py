@@ -1,4 +1,5 @@
-"""What a network makes of nothing: energy or electrons where nothing enters the cell, an element where none enters.
+"""What a network makes of nothing: energy or electrons where no more than water and protons enters the cell, an element
+where nothing with that element does.
 
 Reactions each right on its own can form an energy-generating cycle, which no thermodynamics allows, and one that is
 written out of balance makes matter once others let it run backwards. Flux balance takes what it gets: a model with such
@@ -27,16 +28,17 @@ _INFEASIBLE = 2  # As scipy says it.
 
 _ELEMENTS = {"carbon": "C", "nitrogen": "N", "phosphorus": "P", "sulfur": "S"}
 
-_SCHEMES = ("bigg.metabolite", "seed.compound", "kegg.compound", "name")
+# What each is known by: identifiers of BiGG, ModelSEED and KEGG, and one name or two.
+_SCHEMES = ("bigg.metabolite", "seed.compound", "kegg.compound", "name", "name")
 _COMPOUNDS = {
     "ATP": ("atp", "cpd00002", "C00002", "atp"),
-    "water": ("h2o", "cpd00001", "C00001", "h2o"),
+    "water": ("h2o", "cpd00001", "C00001", "h2o", "water"),
     "ADP": ("adp", "cpd00008", "C00008", "adp"),
-    "phosphate": ("pi", "cpd00009", "C00009", "phosphate"),
+    "phosphate": ("pi", "cpd00009", "C00009", "phosphate", "orthophosphate"),
     "NADH": ("nadh", "cpd00004", "C00004", "nadh"),
-    "NAD": ("nad", "cpd00003", "C00003", "nad"),
+    "NAD": ("nad", "cpd00003", "C00003", "nad", "nad+"),
     "NADPH": ("nadph", "cpd00005", "C00005", "nadph"),
-    "NADP": ("nadp", "cpd00006", "C00006", "nadp"),
+    "NADP": ("nadp", "cpd00006", "C00006", "nadp", "nadp+"),
 }
 _HYDROLYSIS = {"ATP": -1.0, "water": -1.0, "ADP": 1.0, "phosphate": 1.0}
 _OXIDATIONS = ({"NADH": -1.0, "NAD": 1.0}, {"NADPH": -1.0, "NADP": 1.0})
@@ -57,26 +59,8 @@ class Way(NamedTuple):
 def made_of_nothing(network: Network) -> dict[str, bool | None]:
     """Whether a network makes ``"ATP"``, ``"electrons"``, ``"carbon"``, ``"nitrogen"``, ``"phosphorus"`` and
     ``"sulfur"`` of nothing, as far as its formulas tell; None where that cannot be known, for want of the carriers that
-    would show it, or of any formula with the element in it."""
+    would show it, or of any formula with the element in it, or because the solver fails."""
     return ClosedCells(network).made
-
-
-def atp_hydrolyses(network: Network) -> list[dict[int, float]]:
-    """The stoichiometry of ATP's hydrolysis in the cytosol, with as many protons as balance it by the network's own
-    formulas; with one and with none where they are not known, nothing where the network lacks one of the compounds."""
-    places = _places(network)
-    if (terms := _reaction(places, _HYDROLYSIS)) is None:
-        return []
-    elements = {place: network.metabolites[place].elements for place in terms}
-    if None in elements.values():
-        protons = (0.0, 1.0)
-    else:
-        protons = (-sum(coefficient * elements[place].get("H", 0) for place, coefficient in terms.items()),)
-    return [
-        terms | ({places["proton", CYTOSOL]: count} if count else {})
-        for count in protons
-        if not count or ("proton", CYTOSOL) in places
-    ]
 
 
 class ClosedCells:
@@ -88,7 +72,7 @@ class ClosedCells:
 
     def __init__(self, network: Network):
         self._cells = _cells(network)
-        self.made = {product: cell and cell.makes() is not None for product, cell in self._cells.items()}
+        self.made = {product: cell and _makes_anything(cell) for product, cell in self._cells.items()}
 
     def closing(self, added: Sequence[Way], enough: int | None = None) -> dict[int, str]:
         """Which of some reactions let the network make something of nothing, with those before them that do not.
@@ -172,14 +156,23 @@ class _Cell:
             return None
         if solved.status:
             raise RunError(f"{self.name}: its closed cell cannot be solved: {solved.message}")
-        return sorted(set(places[solved.x[own:] > NOTHING].tolist()))
+        fluxes = solved.x[own:]
+        return sorted(set(places[fluxes > NOTHING * np.max(fluxes, initial=0.0)].tolist()))
+
+
+def _makes_anything(cell: _Cell) -> bool | None:
+    """None where the solver fails."""
+    try:
+        return cell.makes() is not None
+    except RunError:
+        return None
 
 
 def _cells(network: Network) -> dict[str, _Cell | None]:
     ways = [
         Way(reaction.stoichiometry, reaction.reversible)
         for reaction in network.reactions
-        if network.kind(reaction) != "exchange" and not reaction.shut
+        if network.kind(reaction) != "exchange" and not reaction.shut and not reaction.crosses
     ]
 
     def cell(sinks: Sequence[tuple[Mapping[int, float], float]], free: Iterable[int]) -> _Cell | None:
@@ -189,13 +182,14 @@ def _cells(network: Network) -> dict[str, _Cell | None]:
         return _Cell(network.name, [*takes, *opened, *ways], [gain for _, gain in sinks]) if sinks else None
 
     places = _places(network)
-    oxidations = [terms for carriers in _OXIDATIONS if (terms := _reaction(places, carriers))]
-    # Protons, of which authors write other numbers at other charges, and water have no electrons to give.
+    hydrolyses, oxidations = (
+        [(terms, 1.0) for carriers in reactions if (terms := _reaction(places, carriers))]
+        for reactions in ((_HYDROLYSIS,), _OXIDATIONS)
+    )
+    # Of protons authors write other numbers at other charges. Where they make a gradient, outside, they stay.
+    protons = [place for (name, compartment), place in places.items() if (name, compartment) == ("proton", CYTOSOL)]
     inert = [place for (name, _), place in places.items() if name in ("proton", "water")]
-    cells = {
-        "ATP": cell([(terms, 1.0) for terms in atp_hydrolyses(network)], ()),
-        "electrons": cell([(terms, 1.0) for terms in oxidations], inert),
-    }
+    cells = {"ATP": cell(hydrolyses, protons), "electrons": cell(oxidations, inert)}
     known = [(place, m.elements) for place, m in enumerate(network.metabolites) if m.elements is not None]
     for name, symbol in _ELEMENTS.items():
         # What holds the element may leave, what surely holds none may come and go; a group may hold some.
@@ -213,7 +207,9 @@ def _reaction(places: Mapping[tuple[str, str], int], terms: Mapping[str, float])
 def _places(network: Network) -> dict[tuple[str, str], int]:
     """Where the compounds that carry energy and electrons are, protons and water: ``(name, compartment)``."""
     name_of = {
-        (scheme, text): name for name, texts in _COMPOUNDS.items() for scheme, text in zip(_SCHEMES, texts, strict=True)
+        (scheme, text): name
+        for name, texts in _COMPOUNDS.items()
+        for scheme, text in zip(_SCHEMES, texts, strict=False)
     }
     places: dict[tuple[str, str], int] = {}
     for place, metabolite in enumerate(network.metabolites):

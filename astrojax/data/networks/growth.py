@@ -3,13 +3,14 @@
 The flux through what may be added is minimised, each unit at the price of its reaction (linear, as Latendresse 2014 and
 gapseq do it; Zimmermann et al. 2021), under the model's own bounds, medium and objective. What still carries flux is
 then tried without each of its reactions, the dearest first, so that in the end all are needed. Where it is too little,
-because some carry less flux than the solver can tell from none, as what makes a vitamin does, all that may be added is
-tried without one half, then without the other, and so on with ever smaller parts.
+because some carry less flux than the solver can tell from none, as what makes a vitamin does, so is all that may be
+added, what carries flux last.
 
 cobrapy reads the model and solves. Its solver ends the process that asks it of some models, so it gets one of its own:
 ``python -m astrojax.data.networks.growth MODEL RATE`` with prices as JSON on its input.
 """
 
+import bisect
 import importlib.util
 import json
 import logging
@@ -22,6 +23,10 @@ from astrojax.errors import RequestError, RunError
 
 # Flux below this is the solver's rounding, and so is this share of a rate.
 _FLUX, _SLACK = 1e-9, 1e-6
+
+
+class OutOfReach(RunError):
+    """The objective does not reach a rate, whatever is added."""
 
 
 def check_installed() -> None:
@@ -39,7 +44,8 @@ def find_needed(model: Path, prices: Mapping[str, float], rate: float) -> list[s
         rate: of the objective, h-1 where it is growth.
 
     Raises:
-        RunError: the objective does not reach the rate whatever is added, or the model cannot be solved.
+        OutOfReach: the objective does not reach the rate.
+        RunError: the model cannot be solved.
     """
     command = [sys.executable, "-m", __name__, str(model), repr(rate)]
     done = subprocess.run(command, input=json.dumps(dict(prices)), capture_output=True, text=True, check=False)
@@ -48,7 +54,7 @@ def find_needed(model: Path, prices: Mapping[str, float], rate: float) -> list[s
         raise RunError(f"cobrapy cannot solve the model: {said[-1] if said else f'exit code {done.returncode}'}")
     most, needed = json.loads(done.stdout.splitlines()[-1])
     if needed is None:
-        raise RunError(f"with all {len(prices):,} candidates the objective reaches {most:.4g}, not {rate:g}")
+        raise OutOfReach(f"with all {len(prices):,} candidates the objective reaches {most:.4g}, not {rate:g}")
     return needed
 
 
@@ -83,18 +89,20 @@ def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, lis
         model.objective.set_linear_coefficients(prices_of_fluxes)
         model.slim_optimize(error_value=None)
         needed = [reaction for reaction in price_of if abs(reaction.flux) > _FLUX]
-    enough, part = rate * (1 - _SLACK), 1
-    if growth(set(price_of) - set(needed)) < enough:
-        needed, part = list(price_of), len(price_of)
-    left_out = set(price_of) - set(needed)
-    needed.sort(key=price_of.get, reverse=True)
-    while part:
-        for parted in [needed[at : at + part] for at in range(0, len(needed), part)]:
-            if growth({*left_out, *parted}) >= enough:
-                left_out.update(parted)
-        needed, part = [reaction for reaction in needed if reaction not in left_out], part // 2
+    unused = set(price_of) - set(needed)
+    enough, left_out, kept = rate * (1 - _SLACK), set(), []
+    if growth(unused) >= enough:
+        left_out = unused
+    rest = sorted(price_of.keys() - left_out, key=lambda reaction: (reaction not in unused, -price_of[reaction]))
+    while rest:
+        # How many go together, before one that has to stay.
+        count = bisect.bisect_left(
+            range(1, len(rest) + 1), True, key=lambda count: growth({*left_out, *rest[:count]}) < enough
+        )
+        left_out.update(rest[:count])
+        kept, rest = [*kept, *rest[count : count + 1]], rest[count + 1 :]
     name_of = dict(zip(price_of, prices, strict=True))
-    return most, [name_of[reaction] for reaction in needed]
+    return most, [name_of[reaction] for reaction in kept]
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Reaction:
         stoichiometry: position of a metabolite in its network -> coefficient, below 0 where it is consumed.
         reversible: whether it runs both ways.
         shut: its file lets nothing run through it.
+        crosses: it also takes from, or gives to, what is beyond the system's boundary and left out here.
         references: ``(database, accession)``.
     """
 
@@ -57,6 +58,7 @@ class Reaction:
     stoichiometry: dict[int, float]
     reversible: bool
     shut: bool = False
+    crosses: bool = False
     references: frozenset[tuple[str, str]] = frozenset()
 
 

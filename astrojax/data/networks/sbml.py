@@ -208,6 +208,7 @@ def _reaction(
     reaction, places: dict[str, int | None], bounds: dict[str, tuple[float, float]], remarks: Counter[str]
 ) -> Reaction:
     stoichiometry: dict[int, float] = {}
+    crosses = False
     for side, sign in ((reaction.getListOfReactants(), -1), (reaction.getListOfProducts(), 1)):
         for member in side:
             if member.getSpecies() not in places:
@@ -217,6 +218,7 @@ def _reaction(
             if coefficient != coefficient:  # NaN is what libsbml has for a coefficient not given: one, by level 2.
                 remarks["coefficients not given, taken as 1"] += 1
                 coefficient = 1.0
+            crosses |= place is None
             if place is not None:
                 stoichiometry[place] = stoichiometry.get(place, 0.0) + sign * coefficient
     # A reaction that is shut, 0 to 0, or whose bounds are no range of numbers, is what its attribute says.
@@ -231,6 +233,7 @@ def _reaction(
         stoichiometry={place: -c if backwards else c for place, c in stoichiometry.items() if c},
         reversible=lower < 0 < upper if runs else reaction.getReversible(),
         shut=lower == upper == 0,
+        crosses=crosses,
         references=_references(reaction),
     )
 

@@ -88,3 +88,15 @@ def state_bounds(path: Path, bounds: dict[str, tuple[float, float]], dialect: st
             text = text.replace(own, f'{own} fbc:lowerFluxBound="{name[lower]}" fbc:upperFluxBound="{name[upper]}"')
     path.write_text(text)
     return path
+
+
+def state_objective(path: Path, reaction: str) -> Path:
+    """States in a written model with bounds in ``fbc2`` that a reaction is its objective."""
+    flux = f'<fbc:fluxObjective fbc:reaction="{reaction}" fbc:coefficient="1"/>'
+    objective = (
+        f'<fbc:objective fbc:id="most" fbc:type="maximize"><fbc:listOfFluxObjectives>{flux}'
+        "</fbc:listOfFluxObjectives></fbc:objective>"
+    )
+    stated = f'<fbc:listOfObjectives fbc:activeObjective="most">{objective}</fbc:listOfObjectives>'
+    path.write_text(path.read_text().replace("</model>", f"{stated}</model>"))
+    return path

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from astrojax.data.networks.closed_cell import ClosedCells, Way, atp_hydrolyses, made_of_nothing
+from astrojax.data.networks.closed_cell import ClosedCells, Way, made_of_nothing
 from astrojax.data.networks.collection import read_collection, render
 from astrojax.data.networks.sbml import read_network
 from tests.data.networks.models import reaction, species, state_bounds, write_model
@@ -58,19 +58,36 @@ def test_what_a_file_shuts_closes_no_cycle(tmp_path):
     assert made_of_nothing(read_network(state_bounds(path, bounds, "fbc2"))) == NOTHING
 
 
-def test_protons_balance_the_hydrolysis_by_the_networks_own_formulas(tmp_path):
-    charged = network(tmp_path, (KINASE, True))
-    assert atp_hydrolyses(charged) == [{0: -1, 3: -1, 1: 1, 2: 1, 4: 1}]
-    acids = [
-        species("M_atp_c", "ATP", "C10H16N5O13P3"),
-        species("M_adp_c", "ADP", "C10H15N5O10P2"),
-        species("M_pi_c", "Phosphate", "H3O4P"),
-        species("M_h2o_c", "H2O", "H2O"),
-        species("M_h_c", "H+", "H"),
+@pytest.mark.parametrize("protons", [-1, 0, 1])
+def test_a_cycle_is_found_however_many_protons_it_is_written_with(tmp_path, protons):
+    terms = PHOSPHATASE[1] | ({"M_h_c": protons} if protons else {})
+    assert made_of_nothing(network(tmp_path, (KINASE, True), (("R_any", terms), True)))["ATP"]
+    assert not made_of_nothing(network(tmp_path, (KINASE, True), (("R_any", terms), False)))["ATP"]
+
+
+def test_what_takes_from_beyond_the_boundary_makes_nothing_of_nothing(tmp_path):
+    whole = [*SPECIES, species("M_cr_b", "Creatine", "C4H9N3O2", 0)]
+    for taken, made in (("M_cr_b", False), ("M_h2o_c", True)):
+        uptake = ("R_uptake", {taken: -1, "M_h_e": -1, "M_cr_c": 1, "M_h_c": 1})
+        assert made_of_nothing(network(tmp_path, (uptake, False), species=whole))["carbon"] is made
+
+
+def test_compounds_are_known_by_other_names_too(tmp_path):
+    names = ("ATP", "ADP", "Orthophosphate", "Water", "NAD+", "NADH", "Lactate", "Pyruvate")
+    atp, adp, phosphate, water, oxidised, reduced, lactate, pyruvate = range(len(names))
+    whole = [species(f"M_x{place}_c", name) for place, name in enumerate(names)]
+    ways = [
+        {atp: 1, water: 1, adp: -1, phosphate: -1},
+        {lactate: -1, oxidised: -1, pyruvate: 1, reduced: 1},
+        {pyruvate: -1, lactate: 1},
     ]
-    ways = ("R_any", {"M_atp_c": -1, "M_h2o_c": -1, "M_adp_c": 1, "M_pi_c": 1}), False
-    assert atp_hydrolyses(network(tmp_path, ways, species=acids)) == [{0: -1, 3: -1, 1: 1, 2: 1}]
-    assert atp_hydrolyses(network(tmp_path, ways, species=acids[:4])) == [{0: -1, 3: -1, 1: 1, 2: 1}]
+    reactions = [
+        ((f"R_{i}", {f"M_x{place}_c": c for place, c in terms.items()}), False) for i, terms in enumerate(ways)
+    ]
+    assert made_of_nothing(network(tmp_path, *reactions, species=whole)) == dict.fromkeys(NOTHING) | {
+        "ATP": True,
+        "electrons": True,
+    }
 
 
 @pytest.mark.parametrize("protons", [True, False])
@@ -81,11 +98,17 @@ def test_a_cycle_is_found_where_there_are_no_formulas(tmp_path, protons):
     assert made_of_nothing(cell) == dict.fromkeys(NOTHING) | {"ATP": True}
 
 
-def test_without_atp_nothing_is_known(tmp_path):
-    cell = network(tmp_path, (FOOD, True), species=SPECIES[1:])
-    assert atp_hydrolyses(cell) == []
-    assert made_of_nothing(cell) == NOTHING | {"ATP": None}
-    assert ClosedCells(cell).closing([Way({3: -1.0, 4: 1.0}, True)]) == {}
+@pytest.mark.parametrize("missing", [None, "M_atp_c", "M_h2o_c"])
+def test_without_its_compounds_nothing_is_known_of_hydrolysis(tmp_path, missing):
+    whole = [one for one in SPECIES if missing is None or missing not in one]
+    kinase = {place: c for place, c in KINASE[1].items() if place != missing}
+    cell = network(tmp_path, (("R_kinase", kinase), True), (FOOD, True), species=whole)
+    place = {metabolite.id: i for i, metabolite in enumerate(cell.metabolites)}
+    up = Way({place["M_cr_c"]: -1.0, place["M_pi_c"]: -1.0, place["M_pcr_c"]: 1.0}, False)
+    assert made_of_nothing(cell)["ATP"] is (None if missing else False)
+    water = {place["M_h2o_c"]: 1.0} if "M_h2o_c" in place else {}
+    found = ClosedCells(cell).closing([up._replace(terms=up.terms | water)])
+    assert ("ATP" in found.values()) is (missing is None)
 
 
 def test_of_what_closes_a_cycle_together_the_last_does(tmp_path):
