@@ -76,6 +76,10 @@ _STEP, _LEAST = 0.05, 1e-6
 Score = Callable[[Universe, Draft, np.ndarray], np.ndarray]
 
 
+# What a draft makes of nothing, as :func:`astrojax.data.networks.closed_cell.made_of_nothing` says it.
+Made = Mapping[str, bool | None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Proposal:
     """A reaction that the draft lacks, and what became of it.
@@ -106,7 +110,7 @@ def main(arguments: list[str]) -> int:
     try:
         _check(flags, table)
         universe, score = _open(flags.checkpoint, flags.pool)
-        draft, proposals = fill(
+        filled = fill(
             flags.model,
             universe,
             score,
@@ -116,7 +120,7 @@ def main(arguments: list[str]) -> int:
             limit=flags.limit,
             grow=flags.grow,
         )
-        print(render(universe, draft, proposals), end="")
+        print(render(universe, *filled), end="")
     except FAILURES as error:
         return report(error, place=flags.out, interrupted="interrupted")
     print(f"{flags.out}: the draft with what was added\n{table}: all candidates, the likeliest first")
@@ -133,7 +137,7 @@ def fill(
     accept: float | None = None,
     limit: int = 100,
     grow: float | None = None,
-) -> tuple[Draft, list[Proposal]]:
+) -> tuple[Draft, list[Proposal], Made]:
     """Scores what a draft lacks, and writes the draft with the best of it added, and a table of everything.
 
     Args:
@@ -145,6 +149,9 @@ def fill(
         accept: the least probability of a reaction that is added; 0.5, or anything with ``grow``.
         limit: at most so many are added, the likeliest.
         grow: add only what the draft's objective does not reach this rate without.
+
+    Returns:
+        The draft, all that it lacks, and what it makes of nothing by itself.
 
     Raises:
         RequestError: see :func:`astrojax.data.networks.writing.write_filled`.
@@ -170,10 +177,10 @@ def fill(
     ]
     write_filled(model, out, [_addition(universe, draft, proposal) for proposal in _added(proposals)])
     write_atomically(table, _table(universe, draft, proposals).encode())
-    return draft, proposals
+    return draft, proposals, watch.made
 
 
-def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> str:
+def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal], made: Made) -> str:
     """What was found and done, for people."""
     network = draft.network
     scored = [proposal for proposal in proposals if proposal.probability is not None]
@@ -192,12 +199,11 @@ def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal]) -> s
         f"added: {len(added):,}; {sum(proposal.unbalanced is None for proposal in added):,} of them unchecked, "
         f"{sum(bool(proposal.protonation) for proposal in added):,} that balance but in hydrogen or charge",
     ]
-    made_already = _Watch(universe, draft, proposals).made if added else {}
-    for made, why in (
+    for unknown, why in (
         (True, "the draft does so by itself"),
         (None, "the draft lacks the compounds or formulas for that"),
     ):
-        if products := [product for product, is_made in made_already.items() if is_made is made]:
+        if added and (products := [product for product, is_made in made.items() if is_made is unknown]):
             lines.append(f"not known: whether what is added makes {' or '.join(products)} of nothing; {why}")
     return "\n".join(lines) + "\n"
 
@@ -236,8 +242,8 @@ def _needed(
                 f"no way was found to {rate:g} but with what {harmful[reaction]}: {universe.reactions[reaction].id}"
             )
         # One at a time, the least likely first: what takes its place may be harmless with the others.
-        newest = [proposal.reaction for proposal in needed if proposal.reaction in harmful][-1]
-        left_out[newest] = next(proposal for proposal in needed if proposal.reaction == newest)
+        worst = [proposal for proposal in needed if proposal.reaction in harmful][-1]
+        newest, left_out[worst.reaction] = worst.reaction, worst
     beside = [watch.harmful([*needed, proposal]) for proposal in left_out.values()]
     return needed, {reaction: why for found in beside for reaction, why in found.items()}
 

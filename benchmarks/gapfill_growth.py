@@ -110,7 +110,7 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
 
     def filled(score, grow: float | None) -> dict:
         try:
-            _, proposals = fill(draft, universe, score, out=out, table=folder / "filled.csv", grow=grow)
+            _, proposals, _ = fill(draft, universe, score, out=out, table=folder / "filled.csv", grow=grow)
         except RunError as error:
             return {"failed": str(error)}
         ranked = [p.reaction for p in proposals if p.probability is not None]

@@ -96,7 +96,7 @@ def test_a_draft_that_does_not_grow_grows_when_it_is_filled(universe, draft, tmp
 @pytest.mark.parametrize("rate", [1.0, 1e-7])  # The latter takes fluxes that a solver cannot tell from none.
 def test_growth_takes_nothing_that_it_could_do_without(universe, draft, tmp_path, rate):
     out = tmp_path / "filled.xml"
-    _, proposals = fill(draft, universe, shared_compounds, out=out, table=tmp_path / "filled.csv", grow=rate)
+    _, proposals, _ = fill(draft, universe, shared_compounds, out=out, table=tmp_path / "filled.csv", grow=rate)
     own = {reaction.id for reaction in read_network(draft).reactions}
     added = [reaction.id for reaction in read_network(out).reactions if reaction.id not in own]
     assert 0 < len(added) == sum(not proposal.why_not for proposal in proposals) <= len(NEEDED)
@@ -306,7 +306,7 @@ def test_growth_needs_an_objective(tmp_path):
 
 def test_the_table_accounts_for_everything_the_draft_lacks(universe, draft, tmp_path):
     table = tmp_path / "filled.csv"
-    found, proposals = fill(
+    found, proposals, made = fill(
         draft, universe, shared_compounds, out=tmp_path / "filled.xml", table=table, accept=0.4, limit=3
     )
     listed = rows(table)
@@ -325,7 +325,7 @@ def test_the_table_accounts_for_everything_the_draft_lacks(universe, draft, tmp_
     (tpi,) = (row for row in listed if row["reaction"] == "R_TPI")
     assert tpi["equation"] == "Dihydroxyacetone phosphate [c] <=> Glyceraldehyde 3-phosphate [c]"
     assert tpi["networks"] == "MODEL1507180007 MODEL1507180070"
-    text = render(universe, found, proposals)
+    text = render(universe, found, proposals, made)
     assert f"{len(listed):,} reactions of the pool are not in the draft: {len(scored):,} candidates" in text
     assert f"{found.matched.count(None)} of them unknown to the pool" in text
     assert "beyond the limit of 3" in text

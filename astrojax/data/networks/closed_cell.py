@@ -182,14 +182,14 @@ def _cells(network: Network) -> dict[str, _Cell | None]:
         return _Cell(network.name, [*takes, *opened, *ways], [gain for _, gain in sinks]) if sinks else None
 
     places = _places(network)
-    hydrolyses, oxidations = (
-        [(terms, 1.0) for carriers in reactions if (terms := _reaction(places, carriers))]
-        for reactions in ((_HYDROLYSIS,), _OXIDATIONS)
-    )
+
+    def spending(*reactions: Mapping[str, float]) -> list[tuple[Mapping[int, float], float]]:
+        return [(terms, 1.0) for carriers in reactions if (terms := _reaction(places, carriers))]
+
     # Of protons authors write other numbers at other charges. Where they make a gradient, outside, they stay.
-    protons = [place for (name, compartment), place in places.items() if (name, compartment) == ("proton", CYTOSOL)]
+    protons = [place for key, place in places.items() if key == ("proton", CYTOSOL)]
     inert = [place for (name, _), place in places.items() if name in ("proton", "water")]
-    cells = {"ATP": cell(hydrolyses, protons), "electrons": cell(oxidations, inert)}
+    cells = {"ATP": cell(spending(_HYDROLYSIS), protons), "electrons": cell(spending(*_OXIDATIONS), inert)}
     known = [(place, m.elements) for place, m in enumerate(network.metabolites) if m.elements is not None]
     for name, symbol in _ELEMENTS.items():
         # What holds the element may leave, what surely holds none may come and go; a group may hold some.

@@ -3,8 +3,8 @@
 The flux through what may be added is minimised, each unit at the price of its reaction (linear, as Latendresse 2014 and
 gapseq do it; Zimmermann et al. 2021), under the model's own bounds, medium and objective. What still carries flux is
 then tried without each of its reactions, the dearest first, so that in the end all are needed. Where it is too little,
-because some carry less flux than the solver can tell from none, as what makes a vitamin does, so is all that may be
-added, what carries flux last.
+because some carry less flux than the solver can tell from none, as what makes a vitamin does, a higher rate is asked
+for first; where that does not help, all that may be added is tried, what carries flux last.
 
 cobrapy reads the model and solves. Its solver ends the process that asks it of some models, so it gets one of its own:
 ``python -m astrojax.data.networks.growth MODEL RATE`` with prices as JSON on its input.
@@ -78,22 +78,29 @@ def _solve(path: str, rate: float, prices: dict[str, float]) -> tuple[float, lis
     most = growth()
     if most < rate:
         return most, None
-    with model:
-        model.add_cons_vars(model.problem.Constraint(model.objective.expression, lb=rate, name="rate"))
-        model.objective = model.problem.Objective(0, direction="min")
-        prices_of_fluxes = {
-            variable: price
-            for reaction, price in price_of.items()
-            for variable in (reaction.forward_variable, reaction.reverse_variable)
-        }
-        model.objective.set_linear_coefficients(prices_of_fluxes)
-        model.slim_optimize(error_value=None)
-        needed = [reaction for reaction in price_of if abs(reaction.flux) > _FLUX]
-    unused = set(price_of) - set(needed)
-    enough, left_out, kept = rate * (1 - _SLACK), set(), []
-    if growth(unused) >= enough:
-        left_out = unused
-    rest = sorted(price_of.keys() - left_out, key=lambda reaction: (reaction not in unused, -price_of[reaction]))
+
+    def unused_at(rate: float) -> set:
+        """What the cheapest solution at a rate carries no flux through."""
+        with model:
+            model.add_cons_vars(model.problem.Constraint(model.objective.expression, lb=rate, name="rate"))
+            model.objective = model.problem.Objective(0, direction="min")
+            prices_of_fluxes = {
+                variable: price
+                for reaction, price in price_of.items()
+                for variable in (reaction.forward_variable, reaction.reverse_variable)
+            }
+            model.objective.set_linear_coefficients(prices_of_fluxes)
+            model.slim_optimize(error_value=None)
+            return {reaction for reaction in price_of if abs(reaction.flux) <= _FLUX}
+
+    enough, kept = rate * (1 - _SLACK), []
+    unused = unused_at(rate)
+    if growth(unused) < enough:
+        unused = unused_at(max(rate, most / 2))
+    left_out = set(unused) if growth(unused) >= enough else set()
+    # Of one price in the order given, so that the same is found each time.
+    rest = [reaction for reaction in price_of if reaction not in left_out]
+    rest.sort(key=lambda reaction: (reaction not in unused, -price_of[reaction]))
     while rest:
         # How many go together, before one that has to stay.
         count = bisect.bisect_left(

@@ -218,8 +218,9 @@ def _reaction(
             if coefficient != coefficient:  # NaN is what libsbml has for a coefficient not given: one, by level 2.
                 remarks["coefficients not given, taken as 1"] += 1
                 coefficient = 1.0
-            crosses |= place is None
-            if place is not None:
+            if place is None:
+                crosses = True
+            else:
                 stoichiometry[place] = stoichiometry.get(place, 0.0) + sign * coefficient
     # A reaction that is shut, 0 to 0, or whose bounds are no range of numbers, is what its attribute says.
     lower, upper = bounds.get(reaction.getId(), (math.nan, math.nan))
