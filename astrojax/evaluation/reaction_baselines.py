@@ -3,8 +3,8 @@
 ``frequency`` asks how common a candidate and its compounds are, ``common_neighbours`` how near to each other its
 compounds are in the draft (Adamic and Adar 2003, Social Networks 25, 211). ``formula_regression`` knows a reaction by
 its elemental formulas alone, whatever the network; ``network_regression`` knows also how its compounds are connected in
-the draft. Whether a reaction is reversible is asked of none but the drafts' own: it depends on how many networks have
-the reaction, and thus tells it.
+the draft, and whether the draft has reactions that are like it. Whether a reaction is reversible is asked of none but
+the drafts' own: it depends on how many networks have the reaction, and thus tells it.
 
 A reaction that is held out is in no draft, and so must be one that is learnt from, or its mark on the degrees of its
 compounds would be its label. To take out each alone is not enough: the pairs of a network that have water in them would
@@ -25,11 +25,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from astrojax.data.networks.analogues import NUM_ANALOGUE_FEATURES, Analogues
 from astrojax.data.networks.candidates import Pairs, foldings, participation, placement, same_compounds, without
 from astrojax.data.networks.universe import Universe
 
 _ELEMENTS = ("C", "H", "N", "O", "P", "S")  # Of the others, which are rare, the sum.
-_NETWORK_FEATURES = 7
+_NETWORK_FEATURES = 7 + NUM_ANALOGUE_FEATURES
 _FOLDS = 5
 _INVERSE_PENALTIES = tuple(10.0**k for k in range(-4, 3))
 _MAX_TREES = 200
@@ -84,13 +85,14 @@ def formula_features(universe: Universe) -> np.ndarray:
 
 
 def network_features(universe: Universe, drafts: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """``[p, 7]``, how the compounds of a candidate are connected in the draft.
+    """``[p, 10]``, how the compounds of a candidate are connected in the draft, and what it has that is like it.
 
     - log(1 + least degree) and mean log(1 + degree), where a degree is the number of the draft's reactions.
     - how many compounds have no reaction, how many none in the compartment in question, and how many are dead ends:
       only made or only used.
     - the share of all drafts that hold every compound.
     - the score of ``common_neighbours``.
+    - what known reactions that are like it say (:meth:`astrojax.data.networks.analogues.Analogues.features`).
     """
     reactants, made, used, located = _incidences(universe)
     degree, makers, users = (drafts.astype(np.int32) @ x.T for x in (reactants, made, used))
@@ -106,7 +108,9 @@ def network_features(universe: Universe, drafts: np.ndarray, pairs: Pairs) -> np
         np.broadcast_to((absent == 0).mean(axis=0), absent.shape),
     )
     features = [table[pairs.network, pairs.reaction] for table in tables]
-    return np.stack([*features, _closeness(reactants, drafts, pairs)], axis=1)
+    known, where = Analogues(universe, drafts), zip(pairs.network, pairs.reaction, strict=True)
+    analogues = np.asarray([known.features(drafts[n], r) for n, r in where]).reshape(-1, NUM_ANALOGUE_FEATURES)
+    return np.column_stack([*features, _closeness(reactants, drafts, pairs), analogues])
 
 
 def training_features(universe: Universe, drafts: np.ndarray, train: Pairs) -> np.ndarray:

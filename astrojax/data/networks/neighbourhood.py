@@ -11,6 +11,7 @@ import numpy as np
 
 from astrojax.config import Config, Positive
 from astrojax.data.graphs import Graph
+from astrojax.data.networks.analogues import NUM_ANALOGUE_FEATURES, Analogues
 from astrojax.data.networks.candidates import participation, placement
 from astrojax.data.networks.network import NOTHING
 from astrojax.data.networks.universe import Universe
@@ -34,7 +35,14 @@ EDGE_KINDS = 8
 # A node's first features are logarithms of 1 + atoms: of each element, and of the others.
 ELEMENT_FEATURES = len(_ELEMENTS) + 1
 _STATIC = ELEMENT_FEATURES + 4
-NODE_FEATURES = _STATIC + 7 + 8
+# After those of compounds come those of reactions, then those of the candidate alone.
+_OF_REACTIONS = _STATIC + 7
+_OF_CANDIDATE = _OF_REACTIONS + 5
+NODE_FEATURES = _OF_CANDIDATE + 4 + NUM_ANALOGUE_FEATURES
+
+# What is known of the candidate alone are shares, that differ little from one to another beside logarithms of counts:
+# at this size the network hears them as well (AUPRC 0.852 on the validation split, 0.838 as they are).
+_LOUDNESS = 3.0
 
 
 class Surroundings(Config):
@@ -84,6 +92,7 @@ class Neighbourhoods:
         self._common = drafts.mean(0)
         self._static = np.stack([_described(compound) for compound in universe.compounds])
         self._sizes = drafts.sum(1)
+        self._analogues = Analogues(universe, drafts)
 
     def around(self, draft: np.ndarray) -> "DraftView":
         """A draft, ``[reaction]`` bool, made ready for many candidates."""
@@ -94,7 +103,7 @@ class DraftView:
     """Graphs around candidates in one draft."""
 
     def __init__(self, neighbourhoods: Neighbourhoods, draft: np.ndarray):
-        self._all = neighbourhoods
+        self._all, self._draft = neighbourhoods, draft
         inside = neighbourhoods._participation.multiply(draft[None].astype(np.int32)).tocsr()
         inside.eliminate_zeros()
         self._reactions_of = np.split(inside.indices, inside.indptr[1:-1])
@@ -133,9 +142,10 @@ class DraftView:
         reactions = [reaction, *near]
         nodes = np.zeros((1 + len(members) + len(near), NODE_FEATURES), np.float32)
         nodes[first : first + len(members), :_STATIC] = all_._static[members]
-        nodes[first : first + len(members), _STATIC : _STATIC + 7] = self._compound_features(members)
+        nodes[first : first + len(members), _STATIC:_OF_REACTIONS] = self._compound_features(members)
         where = [0, *range(first + len(members), len(nodes))]
-        nodes[where, _STATIC + 7 :] = self._reaction_features(reactions, compounds)
+        nodes[where, _OF_REACTIONS:_OF_CANDIDATE] = self._reaction_features(reactions)
+        nodes[0, _OF_CANDIDATE:] = _LOUDNESS * self._candidate_features(reaction, compounds)
         kinds = np.full(len(nodes), REACTION, np.int32)
         kinds[first : first + len(members)] = FIRST_COMPOUND + members
         role = np.zeros(len(nodes), np.int32)
@@ -173,10 +183,9 @@ class DraftView:
             axis=1,
         )
 
-    def _reaction_features(self, reactions: list[int], compounds) -> np.ndarray:
-        """Of the candidate and those around it."""
-        all_, candidate = self._all, reactions[0]
-        whole = (all_._held[:, compounds] > 0).all(1)
+    def _reaction_features(self, reactions: list[int]) -> np.ndarray:
+        """Of the candidate, which comes first, and of those around it."""
+        all_ = self._all
         features = np.stack(
             [
                 np.ones(len(reactions)),
@@ -184,18 +193,26 @@ class DraftView:
                 all_._transport[reactions],
                 np.log1p([len(all_._terms[r][0]) for r in reactions]),
                 all_._common[reactions],
-                *np.zeros((3, len(reactions))),
             ],
             axis=1,
         )
-        features[0, 1] = 0.0
-        features[0, 4] = whole.mean()
-        features[0, 5] = np.sum(self._likeness * whole) / max(self._likeness.sum(), 1e-9)
-        # The compounds are all there, but perhaps elsewhere in the cell.
-        places = all_._places_of[candidate]
-        features[0, 6] = np.sum(self._placed[places] == 0)
-        features[0, 7] = (all_._placed[:, places] > 0).all(1).mean()
+        features[0, [1, 4]] = 0.0
         return features
+
+    def _candidate_features(self, candidate: int, compounds: np.ndarray) -> np.ndarray:
+        """Of drafts the share that hold all its compounds, and the same by how like this draft they are; how many of
+        its compounds the draft has in other compartments only, and the share of drafts that have all where they are
+        to be; what its analogues say."""
+        all_ = self._all
+        whole = (all_._held[:, compounds] > 0).all(1)
+        places = all_._places_of[candidate]
+        found = [
+            whole.mean(),
+            np.sum(self._likeness * whole) / max(self._likeness.sum(), 1e-9),
+            np.sum(self._placed[places] == 0),
+            (all_._placed[:, places] > 0).all(1).mean(),
+        ]
+        return np.concatenate([found, all_._analogues.features(self._draft, candidate)])
 
 
 def coefficient_class(coefficient: float) -> int:

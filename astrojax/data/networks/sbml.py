@@ -50,7 +50,8 @@ def read_network(path: str | Path) -> Network:
         path: SBML, plain or compressed (``.gz``, ``.bz2``, ``.xz``).
 
     Raises:
-        RequestError: there is no such file, it is damaged, not SBML, or has no reactions; names file and line.
+        RequestError: there is no such file, it is damaged, not SBML, has no reactions, or a coefficient that is no
+            number; names file and line, or reaction.
     """
     path = Path(path)
     document = parse_sbml(path)
@@ -71,6 +72,10 @@ def read_network(path: str | Path) -> Network:
     if unbound := model.getNumReactions() - len(bounds):
         remarks["reactions of which no bounds are stated"] += unbound
     reactions = [_reaction(reaction, places, bounds, remarks) for reaction in model.getListOfReactions()]
+    for reaction in reactions:
+        for place, coefficient in reaction.stoichiometry.items():
+            if not math.isfinite(coefficient):
+                raise RequestError(f"{path}: reaction {reaction.id} has {coefficient} of {metabolites[place].id}")
     found = [reaction for reaction in reactions if reaction.stoichiometry]
     if len(found) < len(reactions):
         remarks["reactions of nothing within the boundary, left out"] += len(reactions) - len(found)
