@@ -34,8 +34,9 @@ written at) is none; where a formula is not known, that is not known either. Pro
 alone balance a reaction by the draft's own formulas. The table lists all that the draft lacks, candidates first and the
 likeliest of them on top, and says why each was added or not.
 
-Probabilities are calibrated on drafts that lack a fifth of their reactions. Of one that lacks little fewer candidates
-are true than they say.
+Probabilities go by what surrounds a reaction in the draft, and by which organisms of the pool have it, those most like
+the draft first. They are calibrated on drafts that lack a fifth of their reactions. Of one that lacks little fewer
+candidates are true than they say.
 
 What is added is whatever is likely enough; or with --grow the least, by probability, that lets the draft's objective
 reach a rate in its own medium, by flux balance: the flux through what is added is minimised, each unit at the price of

@@ -3,15 +3,16 @@
     python -m benchmarks.gapfill_growth --checkpoint runs/graph_vae
 
 Of each shipped model that grows, three held-out reactions are taken out that it needs each, and whose
-compounds the draft keeps. `astrojax.gapfill` fills the draft: with what it adds by default, and with the least
-that lets it reach a tenth of the growth it had (`--grow`); the latter also as if all candidates were equally likely.
-By cobrapy, does each grow? Needs `cobra`.
+compounds the draft keeps. `astrojax.gapfill` fills the draft, and may know what the other models have: with what it
+adds by default, and with the least that lets it reach a tenth of the growth it had (`--grow`); the latter also as if
+all candidates were equally likely. By cobrapy, does each grow? Needs `cobra`.
 
 It is an easier question than that of a new genome: the reactions taken out were never seen, but most candidates that
 compete with them were learnt from as what this very organism does not have.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import subprocess
@@ -27,6 +28,7 @@ import astrojax
 from astrojax.data.networks.candidates import participation
 from astrojax.data.networks.matching import could_take, keys_of, make_draft
 from astrojax.data.networks.sbml import name_of, parse_sbml, read_network
+from astrojax.data.networks.universe import Universe
 from astrojax.errors import RunError
 from astrojax.gapfill import fill
 from benchmarks.record import save_result
@@ -77,13 +79,21 @@ def write_without(model: Path, reactions: list[str], draft: Path) -> None:
     libsbml.writeSBMLToFile(document, str(draft))
 
 
+def without_network(universe: Universe, place: int) -> Universe:
+    """What the others know: reactions that only it has are still there, but nobody's."""
+    networks, organisms = (names[:place] + names[place + 1 :] for names in (universe.networks, universe.organisms))
+    present = np.delete(universe.present, place, axis=0)
+    return dataclasses.replace(universe, networks=networks, organisms=organisms, present=present)
+
+
 def fill_one(run, model: Path, folder: Path) -> dict | None:
     """Takes out, fills, grows; None where the model does not grow, or needs no held-out reaction."""
-    task, universe = run.task, run.task.universe
-    network, place = read_network(model), universe.networks.index(name_of(model))
+    task, network = run.task, read_network(model)
+    place = run.task.universe.networks.index(name_of(model))
+    universe = without_network(run.task.universe, place)
     whole = make_draft(universe, network)
     own = keys_of(network, whole.matched)
-    held_out = np.flatnonzero(universe.present[place] & (task.split == "heldout"))
+    held_out = np.flatnonzero(run.task.universe.present[place] & (task.split == "heldout"))
     id_of = {r: own[key].id for r in held_out.tolist() if (key := universe.key(universe.reactions[r])) in own}
     found = grow_of(model, list(id_of.values()))
     if found is None or not found[0] > _GROWS or not found[1]:
@@ -126,6 +136,7 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
     record = {
         "organism": network.organism,
         "removed": [universe.reactions[r].id for r in missing],
+        "in_other_models": universe.present[:, missing].sum(axis=0).tolist(),
         "growth": growth,
         "growth_of_draft": (grow_of(draft) or [None])[0],  # None where cobrapy cannot solve it.
         "by_default": filled(lambda *_: scores(), None),

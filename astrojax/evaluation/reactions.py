@@ -10,6 +10,7 @@ import numpy as np
 
 from astrojax.console import say
 from astrojax.data.networks.candidates import Pairs, participation, same_compounds, training_candidates
+from astrojax.data.networks.relatives import held_by_relatives, likeness_to_others
 from astrojax.evaluation import calibration
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import reaction_metrics as metrics
@@ -20,6 +21,8 @@ from astrojax.files import write_atomically
 # Candidates that a network is asked for, and how many reactions a drawn pathway has.
 _ASKED = 20
 _DRAWN = 10
+# Of the reactions that either of two near relatives has, the share that both have.
+_NEAR = 0.5
 
 
 def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) -> dict[str, Any]:
@@ -27,7 +30,9 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     latent map, a drawn pathway.
 
     All candidates are reactions that no network of the training split has, and all their compounds and compartments are
-    in the draft. Intervals are over reactions, those of the same compounds together, as they are held out.
+    in the draft. ``known`` has what a gap filler may know beside: which other networks have them; and that of the
+    networks without a near relative among the others alone. Intervals are over reactions, those of the same compounds
+    together, as they are held out.
     Probabilities are calibrated on the validation split. Reactions are written again from their mean latents, with the
     hard constraint that elements balance, and without.
     """
@@ -36,7 +41,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     places = np.flatnonzero(store.fits(task.config.budget))
     say(f"scoring {len(places):,} candidates on {len(task.universe.networks)} drafts")
     logit, means = task.predict(params, mesh, store, places)
-    probability = task.calibration(params, mesh)(logit)
+    calibrations = task.calibrations(params, mesh)
+    probability = calibrations.unknown(logit)
     rebuilt = task.rewrite(params, mesh, store, places)
     if jax.process_index():
         return {}
@@ -64,8 +70,22 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "active_dimensions": active_dimensions(means),
         "baselines": {},
     }
+    alike = likeness_to_others(task.drafts)
+    held = held_by_relatives(task.universe.present, alike)[pairs.network, pairs.reaction]
+    known = calibrations.known(logit, held)
+    alone = (alike.max(axis=1) < _NEAR)[pairs.network]
+    result["known"] = {
+        **_scores(pairs, known, group),
+        "expected_calibration_error": calibration.expected_calibration_error(pairs.label, known),
+        "relatives_alone": _scores(pairs, held, group),
+        "without_near_relatives": {"networks": len(np.unique(pairs.network[alone]))}
+        | {
+            name: _scores(Pairs(*(x[alone] for x in pairs)), score[alone], group[alone])
+            for name, score in (("unknown", probability), ("known", known), ("relatives_alone", held))
+        },
+    }
     train = training_candidates(task.universe, task.drafts, seed=0)
-    scores = {"graph VAE": probability}
+    scores = {"graph VAE": probability, "graph VAE and relatives": known}
     for name in BASELINES:
         say(f"fitting {name}")
         scores[name] = fit_and_score(name, task.universe, task.drafts, train, pairs)
@@ -75,7 +95,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     write_atomically(folder / "candidates.csv", _table(task.universe, pairs, probability).encode())
     plots.precision_recall(folder / "precision_recall.png", pairs.label, scores)
     bins = calibration.reliability(pairs.label, probability)
-    plots.reliability_diagram(folder / "reliability.png", {"graph VAE": bins})
+    bins_known = calibration.reliability(pairs.label, known)
+    plots.reliability_diagram(folder / "reliability.png", {"graph VAE": bins, "graph VAE and relatives": bins_known})
     plots.latent_map(folder / "latent_map.png", means, probability, "probability", "Held-out candidates")
     plots.pathway(folder / "pathway.png", task.universe, _pathway(task, pairs, probability))
     return _summary(result)

@@ -33,6 +33,7 @@ from astrojax.data.networks.neighbourhood import (
     Neighbourhoods,
     Surroundings,
 )
+from astrojax.data.networks.relatives import held_by_relatives, likeness, likeness_to_others
 from astrojax.data.networks.universe import Universe
 from astrojax.errors import RequestError
 from astrojax.evaluation import reactions as evaluation
@@ -80,13 +81,41 @@ class ReactionConfig(GraphConfig, kw_only=True, tag="reactions"):
 
 
 class Calibration(NamedTuple):
-    """Platt's (1999): the probability is that of ``slope * logit + offset``."""
+    """Platt's (1999): the probability is that of a weighted sum of the evidence, and an offset."""
 
-    slope: float
+    weights: tuple[float, ...]
     offset: float
 
-    def __call__(self, logit: np.ndarray) -> np.ndarray:
-        return 1.0 / (1.0 + np.exp(-(self.slope * logit + self.offset)))
+    def __call__(self, *evidence: np.ndarray) -> np.ndarray:
+        """Args:
+        evidence: an array of each kind.
+        """
+        total = sum(weight * kind for weight, kind in zip(self.weights, evidence, strict=True))
+        return 1.0 / (1.0 + np.exp(-(total + self.offset)))
+
+    @classmethod
+    def fit(cls, label: np.ndarray, *evidence: np.ndarray) -> "Calibration":
+        """The likeliest."""
+        columns = np.stack([*evidence, np.ones(len(label))])
+
+        def cost(weights):
+            z = weights @ columns
+            return np.mean(np.logaddexp(0, z) - label * z)
+
+        *weights, offset = minimize(cost, np.eye(len(columns))[0]).x.tolist()
+        return cls(tuple(weights), offset)
+
+
+class Calibrations(NamedTuple):
+    """What a logit means, by the validation split.
+
+    Attributes:
+        unknown: of a reaction that nobody is known to have.
+        known: beside the share of networks that have it, relatives first (:mod:`astrojax.data.networks.relatives`).
+    """
+
+    unknown: Calibration
+    known: Calibration
 
 
 class ReactionTask(GraphTask):
@@ -221,18 +250,15 @@ class ReactionTask(GraphTask):
         """What the model says of graphs: logits ``[graph]``, and mean latents ``[graph, d_latent]``."""
         return self.collect(self._predict, params, store, places, mesh)
 
-    def calibration(self, params: Params, mesh: jax.sharding.Mesh) -> Calibration:
+    def calibrations(self, params: Params, mesh: jax.sharding.Mesh) -> Calibrations:
         """The probabilities that logits mean, by the validation split."""
         store = self.stores["validation"]
         places = np.flatnonzero(store.fits(self.config.budget))
         logit, _ = self.predict(params, mesh, store, places)
-        label = np.asarray(store.fields["globals"]["label"])[places]
-
-        def cost(parameters):
-            z = parameters[0] * logit + parameters[1]
-            return np.mean(np.logaddexp(0, z) - label * z)
-
-        return Calibration(*minimize(cost, (1.0, 0.0)).x.tolist())
+        fields = {name: np.asarray(values)[places] for name, values in store.fields["globals"].items()}
+        held = held_by_relatives(self.universe.present, likeness_to_others(self.drafts))
+        held = held[fields["network"], fields["reaction"]]
+        return Calibrations(Calibration.fit(fields["label"], logit), Calibration.fit(fields["label"], logit, held))
 
     def rewrite(
         self, params: Params, mesh: jax.sharding.Mesh, store: GraphStore, places: np.ndarray
@@ -267,7 +293,8 @@ class ReactionTask(GraphTask):
     def score_candidates(
         self, params: Params, mesh: jax.sharding.Mesh, universe: Universe, draft: Draft, reactions: np.ndarray
     ) -> np.ndarray:
-        """Calibrated probabilities that the organism of a draft has reactions, ``[reaction]``.
+        """Calibrated probabilities that the organism of a draft has reactions, ``[reaction]``: by what surrounds each
+        in the draft, and by which networks of ``universe`` have it.
 
         Args:
             params: the weights.
@@ -298,7 +325,8 @@ class ReactionTask(GraphTask):
             probability = np.zeros(len(reactions))
             if len(fitting):
                 logit, _ = self.predict(params, mesh, store, fitting)
-                probability[fitting] = self.calibration(params, mesh)(logit)
+                held = held_by_relatives(universe.present, likeness(universe.present, draft.present))[reactions]
+                probability[fitting] = self.calibrations(params, mesh).known(logit, held[fitting])
         return probability
 
     def _kinds(self, universe: Universe) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from astrojax.data.networks.matching import Draft
+from astrojax.data.networks.relatives import held_by_relatives, likeness
 from astrojax.errors import RequestError
 from astrojax.runs import load_run
 from astrojax.tasks import make_task
@@ -140,6 +141,9 @@ def test_candidates_are_judged_beside_baselines(reactions):
     assert set(result["baselines"]) >= {"frequency", "common_neighbours", "formula_regression"}
     for scores in (result, *result["baselines"].values()):
         assert {"auroc", "auprc", "recovery_at_20"} <= scores.keys()
+    known = result["known"]
+    for scores in (known, known["relatives_alone"], known["without_near_relatives"]["known"]):
+        assert {"auroc", "auprc", "recovery_at_20"} <= scores.keys()
     assert 0 <= result["expected_calibration_error"] <= 1
     assert result["recovery_at_20_by_chance"] < 1
     assert 0 <= result["active_dimensions"] <= 8
@@ -162,10 +166,18 @@ def test_a_new_draft_is_seen_as_those_that_were_learnt_from(reactions):
     others = dataclasses.replace(task.universe, present=task.drafts[1:])
     draft = Draft(network=None, matched=(), present=task.drafts[0])
     with jax.set_mesh(run.mesh):
-        expected = task.calibration(run.params, run.mesh)(task.predict(run.params, run.mesh, store, places)[0])
+        logit, _ = task.predict(run.params, run.mesh, store, places)
+        known = task.calibrations(run.params, run.mesh).known
         found = task.score_candidates(run.params, run.mesh, others, draft, asked)
         nothing = task.rewrite(run.params, run.mesh, store, places[:0])
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+        # If all others have the first of them, the network sees what it saw, and the probability is another.
+        held = task.drafts[1:] | (np.arange(task.drafts.shape[1]) == asked[0])
+        others = dataclasses.replace(others, present=held)
+        (first,) = task.score_candidates(run.params, run.mesh, others, draft, asked[:1])
+    np.testing.assert_allclose(found, known(logit, 0.0), rtol=1e-4)
+    (share,) = held_by_relatives(held, likeness(held, draft.present))[asked[:1]]
+    assert share > 0
+    np.testing.assert_allclose(first, known(logit[0], share), rtol=1e-4)
     assert len(nothing["balanced"]) == 0
 
 
