@@ -34,9 +34,9 @@ written at) is none; where a formula is not known, that is not known either. Pro
 alone balance a reaction by the draft's own formulas. The table lists all that the draft lacks, candidates first and the
 likeliest of them on top, and says why each was added or not.
 
-Probabilities go by what surrounds a reaction in the draft, and by which organisms of the pool have it, those most like
-the draft first. They are calibrated on drafts that lack a fifth of their reactions. Of one that lacks little fewer
-candidates are true than they say.
+Probabilities go by what surrounds a reaction in the draft, by which organisms of the pool have it, those most like the
+draft first, and by how much the draft is thought to lack (--lacking): of a draft that lacks little, few candidates are
+true.
 
 What is added is whatever is likely enough; or with --grow the least, by probability, that lets the draft's objective
 reach a rate in its own medium, by flux balance: the flux through what is added is minimised, each unit at the price of
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
     table = flags.table or _beside(flags.out)
     try:
         _check(flags, table)
-        universe, score = _open(flags.checkpoint, flags.pool)
+        universe, score = _open(flags.checkpoint, flags.pool, flags.lacking)
         filled = fill(
             flags.model,
             universe,
@@ -459,7 +459,7 @@ def _equation(universe: Universe, terms: Sequence[Term], reversible: bool) -> st
     return f"{side(-1)} {'<=>' if reversible else '=>'} {side(1)}"
 
 
-def _open(checkpoint: Path, pool: str) -> tuple[Universe, Score]:
+def _open(checkpoint: Path, pool: str, lacking: float) -> tuple[Universe, Score]:
     """The reactions to choose from and what scores them."""
     universe = None if pool == "reactions" else Universe.load(Path(pool))
     run = load_run(checkpoint)
@@ -468,7 +468,7 @@ def _open(checkpoint: Path, pool: str) -> tuple[Universe, Score]:
         raise RequestError(f"{checkpoint}: a run of the task {task}, which scores no reactions")
 
     def score(universe: Universe, draft: Draft, reactions: np.ndarray) -> np.ndarray:
-        return run.task.score_candidates(run.params, run.mesh, universe, draft, reactions)
+        return run.task.score_candidates(run.params, run.mesh, universe, draft, reactions, lacking)
 
     return universe or run.task.universe, score
 
@@ -481,6 +481,8 @@ def _check(flags: argparse.Namespace, table: Path) -> None:
             raise RequestError(f"--grow is a rate above 0, not {flags.grow:g}")
     if flags.accept is not None and not 0 <= flags.accept <= 1:
         raise RequestError(f"--accept is a probability, between 0 and 1, not {flags.accept:g}")
+    if not 0 < flags.lacking <= 1:
+        raise RequestError(f"--lacking is a share, above 0 and at most 1, not {flags.lacking:g}")
     if flags.limit < 1:
         raise RequestError(f"--limit should be above 0, not {flags.limit}")
     if not flags.model.is_file():
@@ -519,6 +521,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, type=Path, metavar="FILE", help="the filled model to write, compressed or not")
     add("--table", type=Path, metavar="FILE", help="the table of candidates, CSV (default: beside --out)")
     add("--accept", type=float, metavar="P", help="least probability of what is added (default 0.5; 0 with --grow)")
+    add(
+        "--lacking",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="of its organism's reactions, the share that the draft is thought to lack (default 0.2)",
+    )
     add("--limit", type=int, default=100, metavar="N", help="at most so many are added, best first (default 100)")
     add(
         "--grow",

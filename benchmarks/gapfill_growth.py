@@ -37,6 +37,7 @@ _MODELS = Path("data/metabolic")
 _GROWS = 1e-6
 _REMOVED = 3
 _SHARE = 0.1
+_LACKING = 0.2  # As by default.
 
 # In a process of its own: its solver ends the process that asks it of some models.
 _COBRA = """
@@ -80,7 +81,8 @@ def write_without(model: Path, reactions: list[str], draft: Path) -> None:
 
 
 def without_network(universe: Universe, place: int) -> Universe:
-    """What the others know: reactions that only it has are still there, but nobody's."""
+    """What the others have; reactions that only it has are still there, but nobody's, and how reactions are written and
+    whether they turn it has had a say in."""
     networks, organisms = (names[:place] + names[place + 1 :] for names in (universe.networks, universe.organisms))
     present = np.delete(universe.present, place, axis=0)
     return dataclasses.replace(universe, networks=networks, organisms=organisms, present=present)
@@ -116,7 +118,8 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
     @functools.cache
     def scores() -> np.ndarray:
         found = make_draft(universe, read_network(draft))
-        return task.score_candidates(run.params, run.mesh, universe, found, np.flatnonzero(could_take(universe, found)))
+        candidates = np.flatnonzero(could_take(universe, found))
+        return task.score_candidates(run.params, run.mesh, universe, found, candidates, _LACKING)
 
     def filled(score, grow: float | None) -> dict:
         try:

@@ -345,7 +345,9 @@ def run_of(universe):
     """What a run offers."""
     task = SimpleNamespace(
         universe=universe,
-        score_candidates=lambda params, mesh, universe, draft, reactions: shared_compounds(universe, draft, reactions),
+        score_candidates=lambda params, mesh, universe, draft, reactions, lacking: shared_compounds(
+            universe, draft, reactions
+        ),
     )
     return SimpleNamespace(params=None, mesh=None, task=task)
 
@@ -372,6 +374,8 @@ def test_command_line(universe, draft, tmp_path, monkeypatch, capsys):
     ("changed", "error"),
     [
         ({"--accept": "1.5"}, "--accept is a probability, between 0 and 1, not 1.5"),
+        ({"--lacking": "0"}, "--lacking is a share, above 0 and at most 1, not 0"),
+        ({"--lacking": "nan"}, "--lacking is a share, above 0 and at most 1, not nan"),
         ({"--accept": "nan"}, "--accept is a probability, between 0 and 1, not nan"),
         ({"--grow": "0"}, "--grow is a rate above 0, not 0"),
         ({"--limit": "0"}, "--limit should be above 0, not 0"),

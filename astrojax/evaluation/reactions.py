@@ -10,7 +10,7 @@ import numpy as np
 
 from astrojax.console import say
 from astrojax.data.networks.candidates import Pairs, participation, same_compounds, training_candidates
-from astrojax.data.networks.relatives import held_by_relatives, likeness_to_others
+from astrojax.data.networks.relatives import held_by_another, held_by_relatives, likeness_to_others
 from astrojax.evaluation import calibration
 from astrojax.evaluation import graph_plots as plots
 from astrojax.evaluation import reaction_metrics as metrics
@@ -30,9 +30,8 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     latent map, a drawn pathway.
 
     All candidates are reactions that no network of the training split has, and all their compounds and compartments are
-    in the draft. ``known`` has what a gap filler may know beside: which other networks have them; and that of the
-    networks without a near relative among the others alone. Intervals are over reactions, those of the same compounds
-    together, as they are held out.
+    in the draft. ``known`` is of those that another network has, and adds who; it repeats the scores for networks that
+    have no near relative. Intervals are over reactions, those of the same compounds together, as they are held out.
     Probabilities are calibrated on the validation split. Reactions are written again from their mean latents, with the
     hard constraint that elements balance, and without.
     """
@@ -70,22 +69,9 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
         "active_dimensions": active_dimensions(means),
         "baselines": {},
     }
-    alike = likeness_to_others(task.drafts)
-    held = held_by_relatives(task.universe.present, alike)[pairs.network, pairs.reaction]
-    known = calibrations.known(logit, held)
-    alone = (alike.max(axis=1) < _NEAR)[pairs.network]
-    result["known"] = {
-        **_scores(pairs, known, group),
-        "expected_calibration_error": calibration.expected_calibration_error(pairs.label, known),
-        "relatives_alone": _scores(pairs, held, group),
-        "without_near_relatives": {"networks": len(np.unique(pairs.network[alone]))}
-        | {
-            name: _scores(Pairs(*(x[alone] for x in pairs)), score[alone], group[alone])
-            for name, score in (("unknown", probability), ("known", known), ("relatives_alone", held))
-        },
-    }
+    result["known"], bins_known = _known(task, calibrations, pairs, group, logit)
     train = training_candidates(task.universe, task.drafts, seed=0)
-    scores = {"graph VAE": probability, "graph VAE and relatives": known}
+    scores = {"graph VAE": probability}
     for name in BASELINES:
         say(f"fitting {name}")
         scores[name] = fit_and_score(name, task.universe, task.drafts, train, pairs)
@@ -95,11 +81,38 @@ def evaluate(task, params, mesh: jax.sharding.Mesh, workdir: Path, step: int) ->
     write_atomically(folder / "candidates.csv", _table(task.universe, pairs, probability).encode())
     plots.precision_recall(folder / "precision_recall.png", pairs.label, scores)
     bins = calibration.reliability(pairs.label, probability)
-    bins_known = calibration.reliability(pairs.label, known)
-    plots.reliability_diagram(folder / "reliability.png", {"graph VAE": bins, "graph VAE and relatives": bins_known})
+    plots.reliability_diagram(folder / "reliability.png", {"graph VAE": bins, "and who has it": bins_known})
     plots.latent_map(folder / "latent_map.png", means, probability, "probability", "Held-out candidates")
     plots.pathway(folder / "pathway.png", task.universe, _pathway(task, pairs, probability))
     return _summary(result)
+
+
+def _known(
+    task, calibrations, pairs: Pairs, group: np.ndarray, logit: np.ndarray
+) -> tuple[dict[str, Any], calibration.Reliability]:
+    """Scores of the pairs whose reaction another network has: without and with who has it, by that alone, and the same
+    for the networks that have no near relative; and the reliability of those with."""
+    present = task.universe.present
+    kept = held_by_another(present, pairs.network, pairs.reaction)
+    pairs, group, logit = Pairs(*(x[kept] for x in pairs)), group[kept], logit[kept]
+    alike = likeness_to_others(task.drafts)
+    held = held_by_relatives(present, alike)[pairs.network, pairs.reaction]
+    probability = calibrations.known(logit, held)
+    scores = {"unknown": calibrations.unknown(logit), "known": probability, "relatives_alone": held}
+    alone = (alike.max(axis=1) < _NEAR)[pairs.network]
+    result = {
+        "candidates": len(logit),
+        "positives": int(pairs.label.sum()),
+        "expected_calibration_error": calibration.expected_calibration_error(pairs.label, probability),
+        **{name: _scores(pairs, score, group) for name, score in scores.items()},
+        "networks_without_near_relatives": len(np.unique(pairs.network[alone])),
+    }
+    if alone.any():
+        few = Pairs(*(x[alone] for x in pairs))
+        result["without_near_relatives"] = {
+            name: _scores(few, score[alone], group[alone]) for name, score in scores.items()
+        }
+    return result, calibration.reliability(pairs.label, probability)
 
 
 def _share(true: np.ndarray) -> float:
@@ -153,5 +166,9 @@ def _summary(result: dict[str, Any]) -> dict[str, Any]:
     for key in ("auroc", "auprc", f"recovery_at_{_ASKED}"):
         beside = [part for name, scores in result["baselines"].items() for part in (name, scores[key])]
         lines[key] = [result[key], *beside]
+    lines["auprc_told_who_has_it"] = [
+        result["known"]["known"]["auprc"],
+        *("relatives_alone", result["known"]["relatives_alone"]["auprc"]),
+    ]
     keys = ("expected_calibration_error", "reconstruction_exact", "reconstruction_exact_unbalanced")
     return lines | {key: result[key] for key in keys}

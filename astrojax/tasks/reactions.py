@@ -33,7 +33,7 @@ from astrojax.data.networks.neighbourhood import (
     Neighbourhoods,
     Surroundings,
 )
-from astrojax.data.networks.relatives import held_by_relatives, likeness, likeness_to_others
+from astrojax.data.networks.relatives import held_by_another, held_by_relatives, likeness, likeness_to_others
 from astrojax.data.networks.universe import Universe
 from astrojax.errors import RequestError
 from astrojax.evaluation import reactions as evaluation
@@ -95,14 +95,22 @@ class Calibration(NamedTuple):
 
     @classmethod
     def fit(cls, label: np.ndarray, *evidence: np.ndarray) -> "Calibration":
-        """The likeliest."""
-        columns = np.stack([*evidence, np.ones(len(label))])
+        """The likeliest for which more evidence is no less likely, with Platt's targets for labels: as if one more of
+        each class had been seen.
+
+        Args:
+            label: ``[p]``, whether each is true.
+            evidence: ``[p]`` of each kind.
+        """
+        columns, true = np.stack([*evidence, np.ones(len(label))]), label > 0
+        target = np.where(true, (true.sum() + 1) / (true.sum() + 2), 1 / ((~true).sum() + 2))
 
         def cost(weights):
             z = weights @ columns
-            return np.mean(np.logaddexp(0, z) - label * z)
+            return np.mean(np.logaddexp(0, z) - target * z)
 
-        *weights, offset = minimize(cost, np.eye(len(columns))[0]).x.tolist()
+        bounds = [(0, None)] * len(evidence) + [(None, None)]
+        *weights, offset = minimize(cost, np.eye(len(columns))[0], bounds=bounds).x.tolist()
         return cls(tuple(weights), offset)
 
 
@@ -111,7 +119,8 @@ class Calibrations(NamedTuple):
 
     Attributes:
         unknown: of a reaction that nobody is known to have.
-        known: beside the share of networks that have it, relatives first (:mod:`astrojax.data.networks.relatives`).
+        known: beside the share of networks that have it, relatives first (:mod:`astrojax.data.networks.relatives`), of
+            a reaction that another network has.
     """
 
     unknown: Calibration
@@ -258,7 +267,10 @@ class ReactionTask(GraphTask):
         fields = {name: np.asarray(values)[places] for name, values in store.fields["globals"].items()}
         held = held_by_relatives(self.universe.present, likeness_to_others(self.drafts))
         held = held[fields["network"], fields["reaction"]]
-        return Calibrations(Calibration.fit(fields["label"], logit), Calibration.fit(fields["label"], logit, held))
+        label = fields["label"]
+        # Someone has each reaction: one that no other network has would be the network's own.
+        known = held_by_another(self.universe.present, fields["network"], fields["reaction"])
+        return Calibrations(Calibration.fit(label, logit), Calibration.fit(label[known], logit[known], held[known]))
 
     def rewrite(
         self, params: Params, mesh: jax.sharding.Mesh, store: GraphStore, places: np.ndarray
@@ -291,27 +303,35 @@ class ReactionTask(GraphTask):
         return {name: np.asarray(values, bool) for name, values in found.items()}
 
     def score_candidates(
-        self, params: Params, mesh: jax.sharding.Mesh, universe: Universe, draft: Draft, reactions: np.ndarray
+        self,
+        params: Params,
+        mesh: jax.sharding.Mesh,
+        universe: Universe,
+        draft: Draft,
+        reactions: np.ndarray,
+        lacking: float,
     ) -> np.ndarray:
         """Calibrated probabilities that the organism of a draft has reactions, ``[reaction]``: by what surrounds each
-        in the draft, and by which networks of ``universe`` have it.
+        in the draft, and by which networks of ``universe`` have it, but for those that are the draft itself.
 
         Args:
             params: the weights.
             mesh: where they live.
             universe: of the reactions; compounds that this run's does not know by name are known by their formulas.
             draft: what is known of the organism.
-            reactions: places in ``universe``.
+            reactions: places in ``universe``, of those that the draft lacks.
+            lacking: the share of its organism's reactions that the draft is thought to lack, above 0 to 1.
         """
         if not len(reactions):
             return np.zeros(0)
         of_kind = np.concatenate([np.arange(FIRST_COMPOUND), self._kinds(universe)]).astype(np.int32)
         where = {"network": np.int32(0), "reaction": np.int32(0)}
         graphs: dict[int, Graph] = {}
+        others = universe.present[(universe.present != draft.present).any(axis=1)]
         # As in training a tenth at a time is taken out of all networks, as if no one knew of it.
         for part in foldings(universe, reactions, seed=0):
             # As in training, too, the draft is one of those that say how common things are.
-            drafts = np.vstack([without(universe.present, part), draft.present])
+            drafts = np.vstack([without(others, part), draft.present])
             view = Neighbourhoods(universe, drafts, self.config.data.surroundings).around(draft.present)
             for reaction in part.tolist():
                 graph = view.graph(reaction, False)
@@ -325,8 +345,10 @@ class ReactionTask(GraphTask):
             probability = np.zeros(len(reactions))
             if len(fitting):
                 logit, _ = self.predict(params, mesh, store, fitting)
-                held = held_by_relatives(universe.present, likeness(universe.present, draft.present))[reactions]
-                probability[fitting] = self.calibrations(params, mesh).known(logit, held[fitting])
+                held = held_by_relatives(others, likeness(others, draft.present))[reactions][fitting]
+                likely = self.calibrations(params, mesh).known(logit, held)
+                # Whether a reaction is missing was asked where all that are true were: of a draft's own it has most.
+                probability[fitting] = likely * lacking / (likely * lacking + 1 - likely)
         return probability
 
     def _kinds(self, universe: Universe) -> np.ndarray:

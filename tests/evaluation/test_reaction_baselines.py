@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from astrojax.data.networks.analogues import Analogues
 from astrojax.data.networks.candidates import Pairs
 from astrojax.data.networks.universe import Compound, Term, UniversalReaction, Universe
 from astrojax.evaluation import reaction_baselines
@@ -94,6 +95,9 @@ def test_degrees_and_dead_ends(small):
     assert (absent, absent_there) == (2, 2)
     assert dead_ends == 1  # c0 is only used; c2 is both, by a reversible reaction.
     assert share == 0.5
+    known = Analogues(small, drafts)
+    np.testing.assert_allclose(features[7:], known.features(drafts[0], 2))
+    assert features[7] > 0  # The second reaction, which the other draft lacks.
     transport = network_features(small, drafts, pairs_of((1, 3, True)))[0]
     assert (transport[2], transport[3]) == (0, 1)  # c3 is there, but not in the other compartment.
     assert transport[6] == 0

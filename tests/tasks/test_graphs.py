@@ -142,7 +142,7 @@ def test_candidates_are_judged_beside_baselines(reactions):
     for scores in (result, *result["baselines"].values()):
         assert {"auroc", "auprc", "recovery_at_20"} <= scores.keys()
     known = result["known"]
-    for scores in (known, known["relatives_alone"], known["without_near_relatives"]["known"]):
+    for scores in (known["known"], known["unknown"], known["relatives_alone"]):
         assert {"auroc", "auprc", "recovery_at_20"} <= scores.keys()
     assert 0 <= result["expected_calibration_error"] <= 1
     assert result["recovery_at_20_by_chance"] < 1
@@ -163,18 +163,23 @@ def test_a_new_draft_is_seen_as_those_that_were_learnt_from(reactions):
     task, store = run.task, run.task.stores["heldout"]
     places = np.flatnonzero(store.fields["globals"]["network"] == 0)
     asked = np.asarray(store.fields["globals"]["reaction"])[places]
-    others = dataclasses.replace(task.universe, present=task.drafts[1:])
+    others, everyone = (dataclasses.replace(task.universe, present=task.drafts[first:]) for first in (1, 0))
     draft = Draft(network=None, matched=(), present=task.drafts[0])
     with jax.set_mesh(run.mesh):
         logit, _ = task.predict(run.params, run.mesh, store, places)
         known = task.calibrations(run.params, run.mesh).known
-        found = task.score_candidates(run.params, run.mesh, others, draft, asked)
+        found = task.score_candidates(run.params, run.mesh, others, draft, asked, 1.0)
+        # The draft itself does not count among those that are like it.
+        beside_itself = task.score_candidates(run.params, run.mesh, everyone, draft, asked, 1.0)
+        complete = task.score_candidates(run.params, run.mesh, others, draft, asked, 0.2)
         nothing = task.rewrite(run.params, run.mesh, store, places[:0])
         # If all others have the first of them, the network sees what it saw, and the probability is another.
         held = task.drafts[1:] | (np.arange(task.drafts.shape[1]) == asked[0])
         others = dataclasses.replace(others, present=held)
-        (first,) = task.score_candidates(run.params, run.mesh, others, draft, asked[:1])
+        (first,) = task.score_candidates(run.params, run.mesh, others, draft, asked[:1], 1.0)
     np.testing.assert_allclose(found, known(logit, 0.0), rtol=1e-4)
+    np.testing.assert_array_equal(beside_itself, found)
+    np.testing.assert_allclose(complete / (1 - complete), 0.2 * found / (1 - found), rtol=1e-4)
     (share,) = held_by_relatives(held, likeness(held, draft.present))[asked[:1]]
     assert share > 0
     np.testing.assert_allclose(first, known(logit[0], share), rtol=1e-4)

@@ -6,9 +6,11 @@ fills a draft asks for reactions that others have, and may know who.
 
 import numpy as np
 
-# How much more the likest networks count: by the power of their likeness. One more of this likeness, which has nothing,
-# is counted with them, so that few networks or none that is like the draft do not make a large share.
+# How much more the likest networks count: by the power of their likeness.
 _SHARPNESS = 4
+
+# One more network of this likeness, which has nothing, is counted with them, so that few networks, or none that is like
+# the draft, do not make a large share.
 _NOBODY = 0.3
 
 
@@ -30,12 +32,23 @@ def likeness_to_others(drafts: np.ndarray) -> np.ndarray:
     return alike
 
 
-def held_by_relatives(present: np.ndarray, likeness: np.ndarray) -> np.ndarray:
+def held_by_relatives(present: np.ndarray, alike: np.ndarray) -> np.ndarray:
     """The share of networks that have each reaction, the likest counting most: ``[..., reaction]``, 0 to below 1.
 
     Args:
         present: ``[network, reaction]`` bool, who has which.
-        likeness: ``[..., network]``, to drafts.
+        alike: ``[..., network]``, their likeness to drafts.
     """
-    weight = likeness**_SHARPNESS
+    weight = alike**_SHARPNESS
     return weight @ present / (weight.sum(axis=-1, keepdims=True) + _NOBODY**_SHARPNESS)
+
+
+def held_by_another(present: np.ndarray, network: np.ndarray, reaction: np.ndarray) -> np.ndarray:
+    """Whether of each pair another network has the reaction: bool ``[p]``.
+
+    Args:
+        present: ``[network, reaction]`` bool, who has which.
+        network: ``[p]``.
+        reaction: ``[p]``.
+    """
+    return present.sum(axis=0)[reaction] > present[network, reaction]

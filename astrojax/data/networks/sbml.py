@@ -50,8 +50,8 @@ def read_network(path: str | Path) -> Network:
         path: SBML, plain or compressed (``.gz``, ``.bz2``, ``.xz``).
 
     Raises:
-        RequestError: there is no such file, it is damaged, not SBML, has no reactions, or a coefficient that is no
-            number; names file and line, or reaction.
+        RequestError: there is no such file, it is damaged, not SBML, has no reactions or an infinite coefficient; names
+            file and line, or reaction.
     """
     path = Path(path)
     document = parse_sbml(path)

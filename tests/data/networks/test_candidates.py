@@ -5,6 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from astrojax.data.networks.analogues import NUM_ANALOGUE_FEATURES, Analogues
 from astrojax.data.networks.candidates import candidates, foldings, participation, same_compounds, split_of, splits
 from astrojax.data.networks.neighbourhood import (
     ABOVE,
@@ -303,6 +304,24 @@ def test_edges_tell_what_is_made_and_what_turns():
         edges = zip(graph.senders.tolist(), graph.receivers.tolist(), graph.edges["kind"].tolist(), strict=True)
         # Nodes: the candidate, a, b, c, the reaction of the draft.
         assert {edge for edge in edges if edge[0] in (0, 4)} == {(0, 1, 0), (0, 2, 2), (4, 1, 2 + turns), (4, 3, turns)}
+
+
+def test_the_candidate_says_what_its_analogues_say_and_what_other_drafts_hold(universe, drafts):
+    around, analogues = Neighbourhoods(universe, drafts, CONFIG), Analogues(universe, drafts)
+    size = NUM_ANALOGUE_FEATURES + 4
+    takes_part = participation(universe)
+    for network in (0, 3):
+        view = around.around(drafts[network])
+        for r in HELD_OUT[::5].tolist():
+            features = view.graph(r, False).nodes["features"].astype(np.float64)
+            np.testing.assert_allclose(
+                features[0, -NUM_ANALOGUE_FEATURES:], 3 * analogues.features(drafts[network], r), rtol=2e-3, atol=1e-3
+            )
+            members = sorted(compounds_of(universe, r))
+            held = (drafts.astype(np.int32) @ takes_part.T)[:, members] > 0
+            np.testing.assert_allclose(features[0, -size], 3 * held.all(axis=1).mean(), rtol=2e-3)
+            # Only reactions have other features there.
+            assert not features[1:, 1 - size :].any()
 
 
 def test_without_any_neighbour_a_candidate_is_alone_with_its_compounds(universe, drafts):

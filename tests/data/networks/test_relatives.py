@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from astrojax.data.networks.relatives import held_by_relatives, likeness, likeness_to_others
+from astrojax.data.networks.relatives import held_by_another, held_by_relatives, likeness, likeness_to_others
 
 NETWORKS = np.asarray([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
 
@@ -22,3 +22,9 @@ def test_the_likest_count_most():
     expected = np.asarray([[one + half, one + half, one, 0], [0, 0, 0, 0]]) / (one + half + nobody)
     np.testing.assert_allclose(held_by_relatives(NETWORKS, alike), expected)
     np.testing.assert_allclose(held_by_relatives(NETWORKS, alike[0]), expected[0])
+
+
+def test_ones_own_reaction_is_held_by_no_other():
+    network, reaction = np.indices((4, 4)).reshape(2, -1)
+    found = held_by_another(NETWORKS, network, reaction).reshape(4, 4)
+    np.testing.assert_array_equal(found, [[1, 1, 0, 1], [1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]])

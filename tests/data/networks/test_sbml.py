@@ -174,7 +174,7 @@ def test_files_that_are_not_models(tmp_path):
         read_network(tmp_path / "nowhere.xml.gz")
 
 
-def test_coefficients_that_are_no_numbers_are_refused(tmp_path):
+def test_infinite_coefficients_are_refused(tmp_path):
     path = write_model(tmp_path / "much.xml", KINASE_SPECIES, [KINASE])
     path.write_text(path.read_text().replace('stoichiometry="1"', 'stoichiometry="INF"', 1))
     with pytest.raises(RequestError, match=r"much\.xml: reaction R_HEX has -inf of M_glc__D_c$"):
