@@ -166,9 +166,7 @@ def _summary(result: dict[str, Any]) -> dict[str, Any]:
     for key in ("auroc", "auprc", f"recovery_at_{_ASKED}"):
         beside = [part for name, scores in result["baselines"].items() for part in (name, scores[key])]
         lines[key] = [result[key], *beside]
-    lines["auprc_told_who_has_it"] = [
-        result["known"]["known"]["auprc"],
-        *("relatives_alone", result["known"]["relatives_alone"]["auprc"]),
-    ]
+    known, alone = (result["known"][name]["auprc"] for name in ("known", "relatives_alone"))
+    lines["auprc_told_who_has_it"] = [known, "relatives_alone", alone]
     keys = ("expected_calibration_error", "reconstruction_exact", "reconstruction_exact_unbalanced")
     return lines | {key: result[key] for key in keys}

@@ -183,6 +183,7 @@ def test_a_new_draft_is_seen_as_those_that_were_learnt_from(reactions):
     (share,) = held_by_relatives(held, likeness(held, draft.present))[asked[:1]]
     assert share > 0
     np.testing.assert_allclose(first, known(logit[0], share), rtol=1e-4)
+    assert known(0.0, 1.0) != known(0.0, 0.0)
     assert len(nothing["balanced"]) == 0
 
 
