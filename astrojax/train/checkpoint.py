@@ -114,11 +114,13 @@ class Checkpoints:
 
         Raises:
             Exception: whatever Orbax says of a checkpoint it cannot read.
-            ValueError: an array differs from what was saved.
+            ValueError: an array differs from what was saved, or is asked for in another shape.
         """
         problem, state, metadata = None, None, None
         try:
-            metadata = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            saved = self._checkpointer.checkpointables_metadata(step)
+            metadata = saved.custom_metadata
+            _check_shapes(saved.metadata["state"], abstract_state)
             state = self._checkpointer.load_checkpointables(step, {"state": abstract_state})["state"]
         except Exception as error:  # Orbax and TensorStore raise many kinds, and a damaged file may cause any.
             problem = error
@@ -240,9 +242,20 @@ def _sums(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _checksums(state: Any) -> dict[str, int]:
-    leaves = {
+    return {name: int(value) for name, value in jax.device_get(_sums(_named(state))).items()}
+
+
+def _check_shapes(saved: Any, abstract_state: Any) -> None:
+    """Says of a checkpoint of another model what differs, where Orbax says that it knows no handler."""
+    found = _named(saved)
+    for name, leaf in _named(abstract_state).items():
+        if name in found and found[name].shape != leaf.shape:
+            raise ValueError(f"{name} has shape {found[name].shape} there, {leaf.shape} in this version of the model")
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if leaf is not SKIP
     }
-    return {name: int(value) for name, value in jax.device_get(_sums(leaves)).items()}

@@ -136,6 +136,16 @@ def test_readers_leave_damaged_checkpoints_where_they_are(folder):
     assert (folder / "2").exists()
 
 
+def test_a_checkpoint_of_another_model_says_what_differs(folder):
+    save(folder, {1: None})
+    _, abstract = state_on(1)
+    wide = jax.ShapeDtypeStruct((16, 128), np.float32, sharding=abstract["params"]["w"].sharding)
+    checkpoints = open_checkpoints(folder)
+    with pytest.raises(RunError, match=r"params\.w has shape \(16, 64\) there, \(16, 128\) in this version"):
+        checkpoints.read(1, abstract | {"params": abstract["params"] | {"w": wide}})
+    checkpoints.close()
+
+
 def test_nothing_is_thrown_away_when_nothing_can_be_read(folder):
     save(folder, {1: None, 2: None})
     damage(folder, 1)
