@@ -69,6 +69,9 @@ _COLUMNS = (
     "why_not",
 )
 
+# The share of its organism's reactions that a draft is thought to lack where nobody says.
+LACKING = 0.2
+
 # The price of a unit of flux, beside -log(probability), and the least probability that has a price.
 _STEP, _LEAST = 0.05, 1e-6
 
@@ -200,11 +203,11 @@ def render(universe: Universe, draft: Draft, proposals: Sequence[Proposal], made
         f"added: {len(added):,}; {sum(proposal.unbalanced is None for proposal in added):,} of them unchecked, "
         f"{sum(bool(proposal.protonation) for proposal in added):,} that balance but in hydrogen or charge",
     ]
-    for unknown, why in (
+    for outcome, why in (
         (True, "the draft does so by itself"),
         (None, "the draft lacks the compounds or formulas for that"),
     ):
-        if added and (products := [product for product, is_made in made.items() if is_made is unknown]):
+        if added and (products := [product for product, is_made in made.items() if is_made is outcome]):
             lines.append(f"not known: whether what is added makes {' or '.join(products)} of nothing; {why}")
     return "\n".join(lines) + "\n"
 
@@ -524,9 +527,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--lacking",
         type=float,
-        default=0.2,
+        default=LACKING,
         metavar="SHARE",
-        help="of its organism's reactions, the share that the draft is thought to lack (default 0.2)",
+        help="of its organism's reactions, the share that the draft is thought to lack (default %(default)g)",
     )
     add("--limit", type=int, default=100, metavar="N", help="at most so many are added, best first (default 100)")
     add(

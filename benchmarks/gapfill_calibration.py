@@ -10,7 +10,6 @@ never seen.
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -22,6 +21,7 @@ from astrojax.data.networks.candidates import candidates
 from astrojax.data.networks.matching import Draft
 from astrojax.data.networks.relatives import held_by_relatives, likeness
 from astrojax.evaluation.calibration import expected_calibration_error
+from benchmarks.gapfill_growth import without_network
 from benchmarks.record import save_result
 
 _SHARES = (0.2, 0.05)
@@ -34,7 +34,7 @@ def score(run, place: int, share: float) -> dict[str, np.ndarray]:
     own = np.flatnonzero(universe.present[place])
     draft = universe.present[place].copy()
     draft[np.random.default_rng(place).choice(own, round(share * len(own)), replace=False)] = False
-    others = dataclasses.replace(universe, present=np.delete(universe.present, place, axis=0))
+    others = without_network(universe, place)
     _, reactions, _ = candidates(universe, draft[None], np.flatnonzero(~draft & others.present.any(axis=0)))
     given = Draft(network=None, matched=(), present=draft)
     return {

@@ -30,14 +30,13 @@ from astrojax.data.networks.matching import could_take, keys_of, make_draft
 from astrojax.data.networks.sbml import name_of, parse_sbml, read_network
 from astrojax.data.networks.universe import Universe
 from astrojax.errors import RunError
-from astrojax.gapfill import fill
+from astrojax.gapfill import LACKING, fill
 from benchmarks.record import save_result
 
 _MODELS = Path("data/metabolic")
 _GROWS = 1e-6
 _REMOVED = 3
 _SHARE = 0.1
-_LACKING = 0.2  # As by default.
 
 # In a process of its own: its solver ends the process that asks it of some models.
 _COBRA = """
@@ -91,11 +90,11 @@ def without_network(universe: Universe, place: int) -> Universe:
 def fill_one(run, model: Path, folder: Path) -> dict | None:
     """Takes out, fills, grows; None where the model does not grow, or needs no held-out reaction."""
     task, network = run.task, read_network(model)
-    place = run.task.universe.networks.index(name_of(model))
-    universe = without_network(run.task.universe, place)
+    place = task.universe.networks.index(name_of(model))
+    universe = without_network(task.universe, place)
     whole = make_draft(universe, network)
     own = keys_of(network, whole.matched)
-    held_out = np.flatnonzero(run.task.universe.present[place] & (task.split == "heldout"))
+    held_out = np.flatnonzero(task.universe.present[place] & (task.split == "heldout"))
     id_of = {r: own[key].id for r in held_out.tolist() if (key := universe.key(universe.reactions[r])) in own}
     found = grow_of(model, list(id_of.values()))
     if found is None or not found[0] > _GROWS or not found[1]:
@@ -119,7 +118,7 @@ def fill_one(run, model: Path, folder: Path) -> dict | None:
     def scores() -> np.ndarray:
         found = make_draft(universe, read_network(draft))
         candidates = np.flatnonzero(could_take(universe, found))
-        return task.score_candidates(run.params, run.mesh, universe, found, candidates, _LACKING)
+        return task.score_candidates(run.params, run.mesh, universe, found, candidates, LACKING)
 
     def filled(score, grow: float | None) -> dict:
         try:

@@ -87,9 +87,7 @@ class Calibration(NamedTuple):
     offset: float
 
     def __call__(self, *evidence: np.ndarray) -> np.ndarray:
-        """Args:
-        evidence: an array of each kind.
-        """
+        """The probabilities that evidence means, an array for each of the weights."""
         total = sum(weight * kind for weight, kind in zip(self.weights, evidence, strict=True))
         return 1.0 / (1.0 + np.exp(-(total + self.offset)))
 
@@ -347,7 +345,7 @@ class ReactionTask(GraphTask):
                 logit, _ = self.predict(params, mesh, store, fitting)
                 held = held_by_relatives(others, likeness(others, draft.present))[reactions][fitting]
                 likely = self.calibrations(params, mesh).known(logit, held)
-                # Whether a reaction is missing was asked where all that are true were: of a draft's own it has most.
+                # By Bayes' rule: of true reactions the calibration saw all as missing, the draft lacks but a share.
                 probability[fitting] = likely * lacking / (likely * lacking + 1 - likely)
         return probability
 
