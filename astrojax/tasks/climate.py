@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +41,7 @@ from astrojax.physics.constraints import DryMass, EnergyBalance, WaterNonNegativ
 from astrojax.physics.grid import layer_mass, regular
 from astrojax.tasks import climate_samples as samples
 from astrojax.tasks.climate_samples import AugmentConfig
+from astrojax.train.ensemble import first_member, init_members, loss_of_members, of_members
 from astrojax.train.task import Batch, LayerStack, Params, RunConfig
 
 Objective = Literal["emulate", "forecast", "complete"]
@@ -289,18 +290,11 @@ class ClimateTask:
         def member(key):
             return nnx.to_pure_dict(nnx.state(self._new_model(key)))
 
-        return member(key) if self.config.members == 1 else jax.vmap(member)(jax.random.split(key, self.config.members))
+        return init_members(member, key, self.config.members)
 
     def model(self, params: Params) -> CubeViT:
         """The CNN-ViT with ``params`` in place; of an ensemble, its first member."""
-        first = params if self.config.members == 1 else jax.tree.map(lambda p: p[0], params)
-        return nnx.merge(self.graphdef, first)
-
-    def _of_members(self, function: Callable[[Params], Any], params: Params) -> Any:
-        """``function`` of each member's parameters, stacked on a leading axis."""
-        if self.config.members == 1:
-            return jax.tree.map(lambda x: x[None], function(params))
-        return jax.lax.map(function, params)
+        return nnx.merge(self.graphdef, first_member(params, self.config.members))
 
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key  # Each sample brings random words of its own, so that every portion of a batch draws the same.
@@ -316,24 +310,7 @@ class ClimateTask:
         def member_loss(member: Params):
             return self._loss(self._raw(member, batch), batch)
 
-        if self.config.members == 1:
-            return member_loss(params)
-
-        # Each member's gradient is computed with its loss: what the backward pass needs of one is in memory at a time,
-        # and need not be kept on a stack until all the losses are known.
-        @jax.custom_vjp
-        def ensemble_loss(params):
-            return jax.tree.map(jnp.sum, jax.lax.map(member_loss, params))
-
-        def forward(params):
-            totals, gradients = jax.lax.map(jax.value_and_grad(member_loss, has_aux=True), params)
-            return jax.tree.map(jnp.sum, totals), gradients
-
-        def backward(gradients, cotangents):
-            return (jax.tree.map(lambda g: g * cotangents[0].astype(g.dtype), gradients),)
-
-        ensemble_loss.defvjp(forward, backward)
-        return ensemble_loss(params)
+        return loss_of_members(member_loss, params, self.config.members)
 
     def _raw(self, member: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return nnx.merge(self.graphdef, member)(self._inputs(batch), self._coordinates(batch))
@@ -459,7 +436,7 @@ class ClimateTask:
                 )
                 return {name: (field + samples.flipped(there[name], name)) / 2 for name, field in here.items()}
 
-            fields, shown = self._of_members(member, params), self._visible(batch | visible)
+            fields, shown = of_members(member, params, self.config.members), self._visible(batch | visible)
             fields, shown = jax.tree.map(lambda x: jax.sharding.reshard(x, P()), (fields, shown))
             return {name: jnp.where(shown[name], jnp.nan, x) for name, x in fields.items()}
 

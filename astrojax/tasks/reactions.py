@@ -41,6 +41,7 @@ from astrojax.models.graph_encoder import Channels
 from astrojax.models.graph_vae import GraphVAE
 from astrojax.models.reaction_decoder import ReactionDecoder
 from astrojax.tasks.graphs import SPLITS, GraphConfig, GraphTask
+from astrojax.train.ensemble import first_member, init_members, loss_of_members, of_members
 from astrojax.train.task import Batch, Params
 
 
@@ -71,6 +72,7 @@ class ReactionConfig(GraphConfig, kw_only=True, tag="reactions"):
         anonymous: share of compounds whose identity the encoder is not told in training: with 1 it never is, and has
             formulas and connections to go by, which also hold of reactions that it has not seen.
         disturbed: standard deviation of noise on nodes' features in training.
+        members: networks that are trained side by side from different initial weights; their logits are averaged.
     """
 
     data: ReactionData = ReactionData()
@@ -78,6 +80,7 @@ class ReactionConfig(GraphConfig, kw_only=True, tag="reactions"):
     balance: NonNegativeFloat = 0.1
     anonymous: Fraction = 1.0
     disturbed: NonNegativeFloat = 0.1
+    members: Positive = 1
 
 
 class Calibration(NamedTuple):
@@ -197,9 +200,21 @@ class ReactionTask(GraphTask):
         self.split = splits(self.universe)
         self.drafts = self.universe.present & (self.split == "train")
 
+    def init(self, key: jax.Array) -> Params:
+        return init_members(super().init, key, self.config.members)
+
+    def model(self, params: Params) -> GraphVAE:
+        """The graph VAE with ``params`` in place; of an ensemble, its first member."""
+        return nnx.merge(self.graphdef, first_member(params, self.config.members))
+
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key  # Rows bring random words of their own, so that every portion of a batch draws the same.
-        model, graphs, config = self.model(params), self._disturbed(batch), self.config
+        graphs = self._disturbed(batch)
+        return loss_of_members(lambda member: self._loss(member, batch, graphs), params, self.config.members)
+
+    def _loss(self, member: Params, batch: Batch, graphs: Any) -> tuple[jax.Array, jax.Array]:
+        """Of one network that sees ``graphs``, summed over them, and their number."""
+        model, config = nnx.merge(self.graphdef, member), self.config
         posterior, encoded = model.encode(graphs)
         latent = posterior.sample(batch["words"])
         members = encoded.structure.members
@@ -254,7 +269,8 @@ class ReactionTask(GraphTask):
     def predict(
         self, params: Params, mesh: jax.sharding.Mesh, store: GraphStore, places: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the model says of graphs: logits ``[graph]``, and mean latents ``[graph, d_latent]``."""
+        """What the model says of graphs: logits ``[graph]``, and mean latents ``[graph, d_latent]``; an ensemble's are
+        those of its first member."""
         return self.collect(self._predict, params, store, places, mesh)
 
     def calibrations(self, params: Params, mesh: jax.sharding.Mesh) -> Calibrations:
@@ -368,10 +384,17 @@ class ReactionTask(GraphTask):
     def _predict(self):
         @jax.jit
         def predict(params, batch):
-            model, graphs = self.model(params), self._disturbed(batch)
-            posterior, encoded = model.encode(graphs)
-            logit = model.decoder.presence(posterior.mean, encoded, graphs.n_node)
-            return jax.sharding.reshard((logit, posterior.mean), (P(None, None), P(None, None, None)))
+            graphs = self._disturbed(batch)
+
+            def member(params):
+                model = nnx.merge(self.graphdef, params)
+                posterior, encoded = model.encode(graphs)
+                return model.decoder.presence(posterior.mean, encoded, graphs.n_node), posterior.mean
+
+            logits, means = of_members(member, params, self.config.members)
+            # Each member has latents of its own.
+            found = jnp.mean(logits, axis=0), means[0]
+            return jax.sharding.reshard(found, (P(None, None), P(None, None, None)))
 
         return predict
 
@@ -379,15 +402,21 @@ class ReactionTask(GraphTask):
     def _write(self):
         @jax.jit
         def write(params, batch):
-            model, graphs = self.model(params), batch["graphs"]
-            posterior, encoded = model.encode(self._disturbed(batch))
-            members, nodes = encoded.structure.members, graphs.nodes
-            logits = model.decoder.coefficients(posterior.mean, nodes["kind"], nodes["features"], members)
+            graphs, seen = batch["graphs"], self._disturbed(batch)
+            nodes, n = graphs.nodes, graphs.nodes["kind"].shape[1]
+
+            def member(params):
+                model = nnx.merge(self.graphdef, params)
+                posterior, encoded = model.encode(seen)
+                belong = encoded.structure.members
+                logits = model.decoder.coefficients(posterior.mean, nodes["kind"], nodes["features"], belong)
+                return jax.nn.log_softmax(logits, axis=-1)
+
+            log_likelihood = jnp.mean(of_members(member, params, self.config.members), axis=0)
             # Each graph's nodes, from its first on.
-            n = members.shape[1]
             begins = jnp.cumsum(graphs.n_node, axis=1) - graphs.n_node
             places = jax.nn.one_hot(begins[..., None] + jnp.arange(n), n)
-            own = jnp.einsum("bgin,bnc->bgic", places, jax.nn.log_softmax(logits, axis=-1))
+            own = jnp.einsum("bgin,bnc->bgic", places, log_likelihood)
             return jax.sharding.reshard(own, P(None, None, None, None))
 
         return write
