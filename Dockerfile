@@ -14,13 +14,14 @@ WORKDIR /app
 # Dependencies first: they change less often than the code, so that the layer is kept between builds.
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY astrojax/__init__.py astrojax/__init__.py
-RUN pip install -c requirements.lock '.[cuda12,tensorboard,wandb]' && pip uninstall -y astrojax
+RUN pip install -c requirements.lock '.[cuda12,graphs,tensorboard,wandb]' && pip uninstall -y astrojax
 COPY astrojax astrojax
 RUN pip install --no-deps .
 
 FROM nvidia/cuda:12.9.1-base-ubuntu24.04
+# RDKit draws molecules with libraries of X, of which its wheel lacks these.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3.12 \
+    && apt-get install -y --no-install-recommends python3.12 libxrender1 libxext6 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 astrojax
 COPY --from=build /opt/venv /opt/venv

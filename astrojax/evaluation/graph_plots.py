@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from astrojax.chemistry.valence import rdkit_chem
+from astrojax.console import say
 from astrojax.data.networks.candidates import participation
 from astrojax.data.networks.universe import Term, Universe
 from astrojax.evaluation.calibration import Reliability
@@ -286,8 +287,12 @@ def _write_beside(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]
 
 def _draw_molecules(path: Path, smiles: Sequence[str | None], legends: Sequence[str], columns: int) -> None:
     Chem = rdkit_chem()
-    from rdkit.Chem.Draw import rdMolDraw2D
-
+    try:
+        from rdkit.Chem.Draw import rdMolDraw2D
+    except ImportError as error:
+        # A server may lack what RDKit's wheel leaves to the system; a picture is no reason to lose an evaluation.
+        say(f"not drawn: {path.name}: {error} (Debian and Ubuntu: apt install libxrender1 libxext6)")
+        return
     molecules = [Chem.MolFromSmiles(text or "") for text in smiles]
     width, height = _CELL
     rows = -(-len(molecules) // columns)

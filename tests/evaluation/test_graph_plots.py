@@ -1,5 +1,7 @@
 """Every picture is drawn, also of awkward inputs, and shows what it should."""
 
+import sys
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -66,6 +68,15 @@ def test_molecules_are_in_a_grid(tmp_path):
     assert (rows[190:, 440:660] == 1).all()  # None is left empty, and so is what a shorter row lacks.
     assert (rows[190:, 880:] == 1).all()
     assert (rows[190:, :220] < 1).any()
+
+
+def test_a_system_that_cannot_draw_molecules_is_told_what_it_lacks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rdkit.Chem.Draw", None)  # As where one of the libraries behind it is missing.
+    molecule_grid(tmp_path / "some.png", SMILES, list("abcde"))
+    assert not (tmp_path / "some.png").exists()
+    said = capsys.readouterr().out
+    assert said.startswith("not drawn: some.png: ")
+    assert "apt install libxrender1" in said
 
 
 def test_property_distributions(tmp_path):

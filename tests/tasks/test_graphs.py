@@ -151,6 +151,26 @@ def test_candidates_are_judged_beside_baselines(reactions):
         assert (reactions / "eval" / f"{plot}.png").stat().st_size > 5000
 
 
+def test_an_ensemble_answers_with_the_mean_of_its_members(reactions):
+    run, pair = load_run(reactions, devices=jax.devices()[:1]), make_task(reaction_config(members="2"))
+    one, store = run.task, run.task.stores["heldout"]
+    pair.open(reactions)
+    other = jax.tree.map(lambda p: 1.2 * p, run.params)
+    places = np.arange(40)
+    with jax.set_mesh(run.mesh):
+        assert {x.shape[0] for x in jax.tree.leaves(jax.eval_shape(pair.init, jax.random.key(0)))} == {2}
+        both, twice = (
+            jax.tree.map(lambda a, b: jnp.stack([a, b]), run.params, second) for second in (other, run.params)
+        )
+        logit, latent = pair.predict(both, run.mesh, store, places)
+        alone, others = (one.predict(params, run.mesh, store, places) for params in (run.params, other))
+        written, again = pair.rewrite(twice, run.mesh, store, places), one.rewrite(run.params, run.mesh, store, places)
+    np.testing.assert_allclose(logit, (alone[0] + others[0]) / 2, rtol=1e-4, atol=1e-6)
+    assert np.abs(alone[0] - others[0]).max() > 1e-3
+    np.testing.assert_allclose(latent, alone[1], rtol=1e-4, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, written, again)
+
+
 def test_held_out_reactions_are_in_no_draft(reactions):
     run = load_run(reactions, devices=jax.devices()[:1])
     seen = {split: set(np.asarray(s.fields["globals"]["reaction"])) for split, s in run.task.stores.items()}
