@@ -45,7 +45,8 @@ PRESETS = ("molecules", "metabolic", "molecules_8m")
 BATCHES = 6  # Of each size, taken in turn.
 QUIET, TRIES = 0.05, 12  # Share of the machine that others may take in a turn, and how often it is tried.
 # Of the losses and the norms of the gradients of one encoder on two sides, relatively: in float32, and with fewer bits.
-AGREEMENT = {"exact": 1e-4, "rounded": 1e-2}
+AGREEMENT, ROUGH_AGREEMENT = 1e-4, 1e-2
+BACKENDS = {"cpu": "cpu", "gpu": "cuda"}  # As JAX and PyTorch both call them.
 
 
 def main() -> None:
@@ -58,22 +59,23 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a turn")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--device", choices=BACKENDS, default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--compile", action="store_true", help="also compile the PyTorch models (needs a C++ compiler)")
     parser.add_argument("--data", type=Path, help="where graphs are kept for another time (default: nowhere)")
     flags = parser.parse_args()
-    figures, versions = {"precision": flags.precision, "threads": flags.threads, "presets": {}}, {}
+    figures = {"precision": flags.precision, "threads": flags.threads, "presets": {}}
+    about = {"versions": {}, "device": None}
     with tempfile.TemporaryDirectory() as scratch:
         for preset in flags.presets:
             folder = (flags.data or Path(scratch)) / preset
             if not folder.exists():
                 write_data(preset, folder)
-            figures["presets"][preset] = measure(preset, folder, flags, versions)
+            figures["presets"][preset] = measure(preset, folder, flags, about)
     from benchmarks.record import save_result
 
     name = "graph_throughput" + "_gpu" * (flags.device == "gpu") + "_bfloat16" * (flags.precision == "bfloat16")
-    print("written to", save_result(name, figures, versions, device=figures["presets"][preset].pop("gpu", None)))
+    print("written to", save_result(name, figures, **about))
 
 
 def write_data(preset: str, folder: Path) -> None:
@@ -146,24 +148,26 @@ def candidates(task):
     return task.graphs(universe, universe.present & (parts == "train"), np.flatnonzero(parts == "validation"))
 
 
-def measure(preset: str, folder: Path, flags, versions: dict[str, str]) -> dict:
+def measure(preset: str, folder: Path, flags, about: dict) -> dict:
+    """Figures of a preset; ``about`` learns the versions, and on a GPU the device, that they are of."""
     sizes = list(flags.batch_sizes)
     this_python, other_python = [sys.executable, "-m", "benchmarks.graph_throughput"], [flags.python, __file__]
-    task = [preset, folder, json.dumps(sizes), flags.precision]
+    task, backend = [preset, folder, json.dumps(sizes), flags.precision], BACKENDS[flags.device]
     sides = {
-        "astrojax": Side([*this_python, "astrojax", *task], flags.device, flags.threads),
-        "pyg": Side([*other_python, "pyg", *task, flags.device, int(flags.compile)], flags.device, flags.threads),
+        "astrojax": Side([*this_python, "astrojax", *task], backend, flags.threads),
+        "pyg": Side([*other_python, "pyg", *task, backend, int(flags.compile)], backend, flags.threads),
     }
     figures = {"parameters": {}, "graphs_per_second": {}}
     for side in sides.values():
-        versions |= side.about["versions"]
+        about["versions"] |= side.about["versions"]
+        about["device"] = side.about.get("device") or about["device"]
         figures["parameters"] |= side.about["parameters"]
         figures |= side.about.get("graphs", {})
     print(f"{preset}: parameters, and without tables of kinds: {figures['parameters']}")
     ours, theirs = (np.asarray(side.about["loss_and_gradient_norm"]) for side in sides.values())
     figures["loss_and_gradient_norm"] = {"astrojax": ours.tolist(), "pyg_same": theirs.tolist()}
     exact = flags.device == "cpu" and flags.precision == "float32"
-    if np.max(np.abs(ours / theirs - 1)) > AGREEMENT["exact" if exact else "rounded"]:
+    if np.max(np.abs(ours / theirs - 1)) > (AGREEMENT if exact else ROUGH_AGREEMENT):
         raise SystemExit(f"{preset}: the encoders differ: {figures['loss_and_gradient_norm']}")
     for size in sizes:
         for feed in ("ready", "assembled"):
@@ -204,19 +208,19 @@ class Side:
     """A process that waits while it is not its turn.
 
     Attributes:
-        about: what it says of itself: its variants' parameters, and versions.
+        about: what it says of itself: its variants' parameters, versions, and the device where that is a GPU.
         disturbed: how many turns were never quiet.
     """
 
     disturbed = 0
 
-    def __init__(self, command, device: str, threads: int):
+    def __init__(self, command, backend: str, threads: int):
         # As the product runs: glibc asks for huge pages. Both sides gain by it.
         environment = os.environ | {
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
             "OMP_NUM_THREADS": str(threads),
             "NPROC": str(threads),  # How many XLA starts.
-            "JAX_PLATFORMS": {"cpu": "cpu", "gpu": "cuda"}[device],
+            "JAX_PLATFORMS": backend,
             "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4",  # Of a GPU, which both sides hold.
         }
         pipe = subprocess.PIPE
@@ -333,11 +337,11 @@ def serve_astrojax(preset: str, folder: Path, sizes: list[int], precision: str) 
     }
     about = {"versions": {"jax": jax.__version__}, "parameters": {"astrojax": [count, without]}}
     if jax.default_backend() == "gpu":
-        graphs["gpu"] = jax.devices()[0].device_kind
+        about["device"] = jax.devices()[0].device_kind
     serve(about | {"graphs": graphs, "loss_and_gradient_norm": [float(loss), norm]}, step)
 
 
-def serve_pyg(folder: Path, sizes: list[int], precision: str, device: str, compiled: bool) -> None:
+def serve_pyg(folder: Path, sizes: list[int], precision: str, backend: str, compiled: bool) -> None:
     import torch
     import torch_geometric
     from torch_geometric.data import Batch
@@ -345,12 +349,11 @@ def serve_pyg(folder: Path, sizes: list[int], precision: str, device: str, compi
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")  # On a GPU as XLA's default; a CPU's products are float32 all the same.
-    device = {"cpu": "cpu", "gpu": "cuda"}[device]
     data = read_for_pyg(folder)
     shape = json.loads((folder / "shape.json").read_text())
     models = {local: gps(shape, data[0], local) for local in ("transformer", "gine")}
     models |= {"same": same(shape, np.load(folder / "weights.npz"))}
-    models = {name: model.to(device) for name, model in models.items()}
+    models = {name: model.to(backend) for name, model in models.items()}
     variants = {f"pyg_{name}": (model, model) for name, model in models.items()}
     # In pieces: that batches differ in their largest graph breaks GPSConv's program in two.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
@@ -359,7 +362,7 @@ def serve_pyg(folder: Path, sizes: list[int], precision: str, device: str, compi
     places = {size: places_of_batches(len(data), size) for size in sizes}
 
     def made(size, number):
-        return Batch.from_data_list([data[place] for place in places[size][number]]).to(device)
+        return Batch.from_data_list([data[place] for place in places[size][number]]).to(backend)
 
     ready = functools.cache(made)
 
@@ -367,14 +370,14 @@ def serve_pyg(folder: Path, sizes: list[int], precision: str, device: str, compi
         batch = (ready if feed == "ready" else made)(size, number)
         model, forward = variants[variant]
         model.zero_grad(set_to_none=True)
-        with torch.device(device), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.device(backend), torch.autocast(backend, torch.bfloat16, enabled=precision == "bfloat16"):
             pooled = forward(
                 *(batch.kind, batch.known, batch.edge_kind, batch.get("edge_attr"), batch.edge_index, batch.batch),
                 batch.num_graphs,
             )
         loss = (pooled - 1.0).square().mean()
         loss.backward()
-        if device == "cuda":
+        if backend == "cuda":
             torch.cuda.synchronize()
         return loss
 

@@ -20,7 +20,7 @@ All but `1b2` have been trained; what they reach is in the README. The memory of
 step.
 """
 
-import msgspec
+from msgspec.structs import replace
 
 from astrojax.data.graphs import Annealing, Budget
 from astrojax.data.networks.neighbourhood import Surroundings
@@ -60,13 +60,10 @@ def metabolic() -> ReactionConfig:
 def metabolic_ensemble() -> ReactionConfig:
     """Four of ``metabolic``, each trained for four times as long on four times as many drafts: those that learn for
     longer differ more, and their mean is the better for it."""
-    config = metabolic()
-    return msgspec.structs.replace(
-        config,
-        members=4,
-        data=ReactionData(repeats=8),
-        train=TrainConfig(steps=6000, batch_size=4, validate_every=1000),
-    )
+    one = metabolic()
+    data = replace(one.data, repeats=4 * one.data.repeats)
+    train = replace(one.train, steps=4 * one.train.steps, validate_every=4 * one.train.validate_every)
+    return replace(one, members=4, data=data, train=train)
 
 
 def molecules() -> MoleculeConfig:

@@ -205,7 +205,7 @@ class ReactionTask(GraphTask):
 
     def model(self, params: Params) -> GraphVAE:
         """The graph VAE with ``params`` in place; of an ensemble, its first member."""
-        return nnx.merge(self.graphdef, first_member(params, self.config.members))
+        return super().model(first_member(params, self.config.members))
 
     def loss(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key  # Rows bring random words of their own, so that every portion of a batch draws the same.
